@@ -1,0 +1,1 @@
+"""Hosts that solve the Kohn-Sham equations for a torch functional."""

@@ -1,0 +1,210 @@
+"""Molecules in PySCF: RKS, UKS and ROKS, with and without density fitting.
+
+The array module is injected (`dft_module`), so that GPU4PySCF's `gpu4pyscf.dft` can take the place
+of `pyscf.dft` without a second implementation.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pyscf import df, dft, lib
+
+from ase_neuralxc.backend.guess import initial_density
+from ase_neuralxc.backend.hook import TorchNumInt, check_device
+from ase_neuralxc.backend.ladder import DEFAULT_LADDER, Strategy, climb
+from ase_neuralxc.backend.libxc import LibxcFunctional
+from ase_neuralxc.backend.protocol import EnergyTerm
+from ase_neuralxc.backend.settings import KSSettings
+from ase_neuralxc.backend.solution import KSSolution
+from ase_neuralxc.backend.solvent import attach_solvent
+from ase_neuralxc.backend.system import System, build_mole, resolve_reference, resolve_spin
+from ase_neuralxc.errors import InvalidInputError
+from ase_neuralxc.functional.protocol import SemilocalFunctional, XCFunctional
+
+#: Elements whose open d or f shells make several self-consistent solutions likely.
+_D_BLOCK = {*range(21, 31), *range(39, 49), *range(57, 81), *range(89, 113)}
+
+
+class MolecularBackend:
+    """`KSBackend` for isolated molecules.
+
+    Args:
+        dft_module: `pyscf.dft` or a module of the same interface.
+        ladder: SCF strategies, cheapest first.
+    """
+
+    def __init__(
+        self, dft_module: ModuleType = dft, ladder: Sequence[Strategy] = DEFAULT_LADDER
+    ) -> None:
+        self.dft = dft_module
+        self.ladder = tuple(ladder)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Modules cannot be pickled: travel by name."""
+        return _restore, (type(self), self.dft.__name__, self.ladder)
+
+    def solve(
+        self,
+        system: System,
+        functional: XCFunctional | LibxcFunctional,
+        settings: KSSettings,
+        terms: Sequence[EnergyTerm] = (),
+        guess: NDArray | None = None,
+    ) -> KSSolution:
+        """Converge the SCF.
+
+        Args:
+            system: atoms and spin state; an open spin is resolved first.
+            functional: a semi-local torch functional, or a functional of libxc.
+            settings: basis, grid, tolerances.
+            terms: additive energy terms.
+            guess: density matrix of the same shape to start from, or None.
+
+        Returns:
+            The converged solution.
+
+        Raises:
+            InvalidInputError: inconsistent input, before any integral is computed.
+            SCFNotConverged: no strategy converged; carries the history.
+        """
+        system = resolve_spin(system)
+        reference = resolve_reference(system, settings)
+        mol = build_mole(system, settings)
+        template = self._mean_field(mol, functional, settings, reference, terms)
+        template.grids.build(with_non0tab=True)
+
+        def make() -> Any:
+            fresh = template.copy()
+            fresh.diis = True
+            return fresh
+
+        if guess is None or guess.shape[-1] != mol.nao or (guess.ndim == 3) == (reference == "rks"):
+            guess = initial_density(template, system, reference)
+
+        def follow(mf: Any, attempts: int) -> bool:
+            if settings.stability == "never":
+                return False
+            if settings.stability == "always":
+                return True
+            open_d = any(int(z) in _D_BLOCK for z in system.numbers)
+            return attempts > 1 or (reference == "uks" and open_d)
+
+        mf, history = climb(make, guess, self.ladder, follow)
+        density = np.asarray(mf.make_rdm1())
+        return KSSolution(
+            system=system,
+            settings=settings,
+            reference=reference,
+            energies=_itemise(mf, mol, density, terms),
+            density_matrix=density,
+            mo_energy=np.asarray(mf.mo_energy),
+            mo_coeff=np.asarray(mf.mo_coeff),
+            mo_occ=np.asarray(mf.mo_occ),
+            history=history,
+            host=mf,
+        )
+
+    def forces(self, solution: KSSolution) -> NDArray:
+        """Analytic forces, [n_atoms, 3] in Hartree/Bohr, the derivative of the energy returned.
+
+        A density-fitted energy gets the density-fitted gradient with the response of the
+        auxiliary basis; the quadrature grid moves with the atoms unless
+        `settings.grid_response` is off.
+        """
+        mf = first_order(solution.host)
+        gradient = mf.nuc_grad_method()
+        gradient.verbose = 0
+        gradient.grid_response = solution.settings.grid_response
+        forces = -np.asarray(gradient.kernel())
+        for term in getattr(mf, "energy_terms", ()):
+            forces += term.forces(mf.mol, solution.density_matrix)
+        return forces
+
+    def _mean_field(
+        self,
+        mol: Any,
+        functional: XCFunctional | LibxcFunctional,
+        settings: KSSettings,
+        reference: str,
+        terms: Sequence[EnergyTerm],
+    ) -> Any:
+        mf = getattr(self.dft, reference.upper())(mol)
+        mf.verbose = 0
+        mf.chkfile = mf._chkfile = None  # the density is kept by the calculator, not by PySCF
+        if isinstance(functional, LibxcFunctional):
+            mf.xc = functional.xc_code
+        elif isinstance(functional, SemilocalFunctional):
+            mf.xc = "torch"  # neutral: PySCF reads meaning into parts of functional names
+            mf._numint = TorchNumInt(functional, check_device(settings.device))
+        else:
+            raise InvalidInputError(
+                f"xc: the molecular backend needs a semi-local functional, got "
+                f"{type(functional).__name__}"
+            )
+        mf.grids.level = settings.grid_level
+        mf.small_rho_cutoff = 0  # dropping points would break the grid response
+        mf.conv_tol = settings.conv_tol
+        mf.conv_tol_grad = settings.gradient_tolerance
+        mf.max_cycle = settings.max_cycle
+        mf.max_memory = settings.max_memory
+        if settings.density_fit:
+            auxbasis = settings.auxbasis or df.make_auxbasis(mol, mp2fit=False)
+            mf = mf.density_fit(auxbasis=auxbasis)
+        if terms:
+            mf = lib.set_class(mf, (_WithTerms, mf.__class__))
+            mf.energy_terms = tuple(terms)
+        if settings.solvent is not None:
+            mf = attach_solvent(mf, settings.solvent)
+        return mf
+
+
+def _restore(cls: type, module: str, ladder: tuple[Strategy, ...]) -> MolecularBackend:
+    return cls(importlib.import_module(module), ladder)
+
+
+class _WithTerms:
+    """Mean-field mixin that adds energy terms to the effective potential."""
+
+    __name_mixin__ = "WithTerms"
+    _keys = {"energy_terms"}
+    energy_terms: tuple[EnergyTerm, ...]
+
+    def get_veff(self, mol: Any = None, dm: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """Effective potential with the operators of the terms, their energies in `exc`."""
+        mol = mol if mol is not None else self.mol  # type: ignore[attr-defined]
+        dm = dm if dm is not None else self.make_rdm1()  # type: ignore[attr-defined]
+        veff = super().get_veff(mol, dm, *args, **kwargs)  # type: ignore[misc]
+        total = np.asarray(veff)
+        exc = veff.exc
+        for term in self.energy_terms:
+            exc = exc + term.energy(mol, np.asarray(dm))
+            operator = term.ao_operator(mol, np.asarray(dm))
+            if operator is not None:
+                total = total + operator
+        return lib.tag_array(total, ecoul=veff.ecoul, exc=exc, vj=veff.vj, vk=veff.vk)
+
+
+def first_order(mf: Any) -> Any:
+    """The first-order object behind a second-order one: same orbitals, plain methods."""
+    return mf.undo_newton() if hasattr(mf, "undo_newton") else mf
+
+
+def _itemise(mf: Any, mol: Any, density: NDArray, terms: Sequence[EnergyTerm]) -> dict[str, float]:
+    summary = mf.scf_summary
+    energies = {
+        "nuclear": float(summary["nuc"]),
+        "core": float(summary["e1"]),
+        "coulomb": float(summary["coul"]),
+    }
+    extra = {term.name: float(term.energy(mol, density)) for term in terms}
+    solvent = float(summary.get("e_solvent", 0.0))
+    if solvent:
+        energies["solvent"] = solvent
+    energies["xc"] = float(mf.e_tot) - sum(energies.values()) - sum(extra.values())
+    return {**energies, **extra, "total": float(mf.e_tot)}

@@ -1,0 +1,72 @@
+"""What a converged calculation leaves behind."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from numpy.typing import NDArray
+
+from ase_neuralxc.backend.settings import KSSettings
+from ase_neuralxc.backend.system import System
+
+
+@dataclass(frozen=True)
+class SCFAttempt:
+    """One strategy of the ladder, tried once.
+
+    Attributes:
+        strategy: name of the strategy.
+        converged: whether it met both tolerances.
+        cycles: iterations (macro-iterations for second-order methods).
+        energy: last energy in Hartree.
+        gradient_norm: norm of the orbital gradient at the end.
+        seconds: wall time.
+    """
+
+    strategy: str
+    converged: bool
+    cycles: int
+    energy: float
+    gradient_norm: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class KSSolution:
+    """A converged Kohn-Sham solution; there is no such object for an unconverged one.
+
+    Attributes:
+        system: atoms and resolved spin state.
+        settings: the settings it was solved with.
+        reference: "rks", "uks" or "roks".
+        energies: Hartree, itemised: "total", "nuclear", "core", "coulomb", "xc", "solvent" and one
+            entry per additional term; "total" is their sum.
+        density_matrix: [nao, nao], or [2, nao, nao] for two spins.
+        mo_energy: orbital energies in Hartree.
+        mo_coeff: orbital coefficients.
+        mo_occ: occupations.
+        history: every attempt of the ladder, the last one converged.
+        host: the host's own object, for derivatives and response.
+    """
+
+    system: System
+    settings: KSSettings
+    reference: str
+    energies: dict[str, float]
+    density_matrix: NDArray
+    mo_energy: NDArray
+    mo_coeff: NDArray
+    mo_occ: NDArray
+    history: tuple[SCFAttempt, ...]
+    host: Any = field(repr=False, compare=False)
+
+    @property
+    def energy(self) -> float:
+        """Total energy in Hartree."""
+        return self.energies["total"]
+
+    @property
+    def cycles(self) -> int:
+        """SCF cycles over all attempts."""
+        return sum(attempt.cycles for attempt in self.history)

@@ -1,0 +1,193 @@
+"""The commands of `neuralxc`, each from parsed arguments to an exit code."""
+
+from __future__ import annotations
+
+import argparse
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+
+from ase_neuralxc.cli.files import (
+    check_writable,
+    describe,
+    emit,
+    progress_bar,
+    read_structure,
+    read_structures,
+    write_structures,
+)
+from ase_neuralxc.cli.label import label
+from ase_neuralxc.cli.options import calculator_keywords
+from ase_neuralxc.workflows import UnconvergedWarning
+from ase_neuralxc.workflows import relax as relax_atoms
+from ase_neuralxc.workflows import vibrations as vibrate_atoms
+from ase_neuralxc.workflows.common import max_force, snapshot
+
+OK = 0
+UNCONVERGED = 1
+
+
+def attach(arguments: argparse.Namespace, atoms: Atoms) -> Any:
+    """Put a calculator with the settings of the command line on a structure.
+
+    Args:
+        arguments: the parsed command line.
+        atoms: the structure; `charge` and `multiplicity` of its extxyz header count where the
+            command line gives none.
+
+    Returns:
+        The calculator.
+    """
+    from ase_neuralxc.calculator import NeuralXC
+
+    keywords = calculator_keywords(arguments)
+    for name in ("charge", "multiplicity"):
+        if name in atoms.info:
+            keywords.setdefault(name, int(atoms.info[name]))
+    atoms.calc = NeuralXC(**keywords)
+    return atoms.calc
+
+
+def energy(arguments: argparse.Namespace) -> int:
+    """`neuralxc energy`: single points."""
+    images = read_structures(arguments.structure, arguments.index)
+    check_writable(arguments.out)
+    rows, records, done = [], [], []
+    with progress_bar(arguments, "structure") as progress:
+        for number, atoms in enumerate(images):
+            attach(arguments, atoms)
+            value = atoms.get_potential_energy()
+            dipole = atoms.get_dipole_moment()
+            record: dict[str, Any] = {**describe(atoms), "energy": value, "dipole": dipole}
+            row = f"{number:5d} {atoms.get_chemical_formula():16} {value:18.8f}"
+            row += f" {np.linalg.norm(dipole):12.6f}"
+            if arguments.forces:
+                record["forces"] = atoms.get_forces()
+                row += f" {max_force(record['forces']):12.6f}"
+            record.update(
+                {key: atoms.calc.results[key] for key in ("charges", "magmom", "magmoms")}
+            )
+            rows.append(row)
+            records.append(record)
+            done.append(snapshot(atoms))
+            # A density and its host per structure would fill the memory on a long file.
+            atoms.calc = None
+            progress(number + 1, len(images), atoms.get_chemical_formula())
+    if arguments.out is not None:
+        write_structures(arguments.out, done)
+    header = f"{'frame':>5} {'formula':16} {'energy / eV':>18} {'dipole / eA':>12}"
+    header += f" {'fmax / eV/A':>12}" if arguments.forces else ""
+    emit(arguments, {"structures": records}, "\n".join([header, *rows]))
+    return OK
+
+
+def relax(arguments: argparse.Namespace) -> int:
+    """`neuralxc relax`: relaxation of the positions."""
+    atoms = read_structure(arguments.structure, arguments.index)
+    for path in (arguments.out, arguments.plot):
+        check_writable(path)
+    attach(arguments, atoms)
+    with progress_bar(arguments, "step") as progress, warnings.catch_warnings():
+        # The table and the exit code say it.
+        warnings.simplefilter("ignore", UnconvergedWarning)
+        result = relax_atoms(
+            atoms,
+            progress=progress,
+            **{
+                name: getattr(arguments, name)
+                for name in ("fmax", "steps", "optimizer", "trajectory", "restart")
+            },
+        )
+    if arguments.out is not None:
+        write_structures(arguments.out, [result.atoms])
+    if arguments.plot is not None:
+        result.plot(arguments.plot)
+    summary = {
+        **describe(result.atoms),
+        "converged": result.converged,
+        "n_steps": result.n_steps,
+        "energy": result.energy,
+        "fmax": result.fmax,
+        "energies": result.energies,
+        "forces": result.atoms.get_forces(),
+    }
+    emit(arguments, summary, result.table())
+    return OK if result.converged else UNCONVERGED
+
+
+def vib(arguments: argparse.Namespace) -> int:
+    """`neuralxc vib`: vibrational modes."""
+    atoms = read_structure(arguments.structure, arguments.index)
+    check_writable(arguments.plot)
+    calc = attach(arguments, atoms)
+    with progress_bar(arguments, "displacement") as progress:
+        result = vibrate_atoms(
+            atoms,
+            progress=progress,
+            delta=arguments.delta,
+            nfree=arguments.nfree,
+            directory=arguments.directory,
+        )
+    table = [result.table()]
+    summary: dict[str, Any] = {
+        **describe(result.atoms),
+        "energy": result.potential_energy,
+        "frequencies_cm1": result.frequencies,
+        "intensities_km_mol": result.intensities,
+        "zero_point_energy": result.zero_point_energy,
+        "fmax": result.fmax,
+    }
+    if arguments.temperature is not None:
+        # All displacements may have come from the cache: only then is there no solution to ask.
+        unpaired = calc.get_property("magmom", atoms)
+        thermo = result.thermochemistry(
+            arguments.temperature,
+            arguments.pressure,
+            multiplicity=round(unpaired) + 1,
+            symmetry_number=arguments.symmetry_number,
+        )
+        summary["thermochemistry"] = vars(thermo)
+        table.append(thermo.table())
+    if arguments.plot is not None:
+        result.plot(arguments.plot)
+    emit(arguments, summary, "\n".join(table))
+    return OK
+
+
+def td(arguments: argparse.Namespace) -> int:
+    """`neuralxc td`: vertical excitations."""
+    from ase_neuralxc.response.excitations import excitations
+
+    atoms = read_structure(arguments.structure, arguments.index)
+    calc = attach(arguments, atoms)
+    with progress_bar(arguments, "stage") as progress:
+        ground = atoms.get_potential_energy()
+        progress(1, 2, "ground state")
+        result = excitations(
+            calc,
+            atoms,
+            n_states=arguments.states,
+            tda=not arguments.full,
+            triplets=arguments.triplets,
+        )
+        progress(2, 2, "excitations")
+    summary = {
+        **describe(atoms),
+        "energy": ground,
+        "excitation_energies": result.energies,
+        "oscillator_strengths": result.oscillator_strengths,
+    }
+    emit(arguments, summary, f"ground state: {ground:.8f} eV\n{result.table()}")
+    return OK
+
+
+COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
+    "energy": energy,
+    "relax": relax,
+    "vib": vib,
+    "td": td,
+    "label": label,
+}

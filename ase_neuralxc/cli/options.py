@@ -1,0 +1,146 @@
+"""Command-line options: those of the calculator, shared by all commands, and each command's own."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any, NoReturn
+
+from ase_neuralxc import __version__
+
+
+class Parser(argparse.ArgumentParser):
+    """Parser whose errors are one line with exit code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        """Write one line to standard error and leave.
+
+        Args:
+            message: what is wrong.
+        """
+        sys.stderr.write(f"neuralxc: error: {message} (see {self.prog} --help)\n")
+        sys.exit(2)
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    return tuple(float(part) for part in text.split(","))
+
+
+def _name_or_none(text: str) -> str | None:
+    return None if text.lower() == "none" else text
+
+
+# Keyword of NeuralXC -> how the command line takes it. What is not given is not passed on, so that
+# the calculator's own defaults (and its own checks) hold here too.
+_CALCULATOR: dict[str, dict[str, Any]] = {
+    "xc": {"help": "functional: a name, a checkpoint (.safetensors) or a Skala file (.fun)"},
+    "basis": {"help": "basis set"},
+    "auxbasis": {"help": "auxiliary basis of the density fit"},
+    "ecp": {"type": _name_or_none, "help": "effective core potential, 'none' for all-electron"},
+    "charge": {"type": int, "help": "total charge in e"},
+    "multiplicity": {"type": int, "help": "2S+1"},
+    "magmoms": {
+        "type": _numbers,
+        "metavar": "M1,M2,...",
+        "help": "initial moment of each atom in mu_B (--magmoms=1,-1 breaks the symmetry)",
+    },
+    "reference": {"help": "rks, uks, roks or auto"},
+    "grid_level": {"type": int, "help": "quadrature grid, 0 to 9"},
+    "density_fit": {
+        "action": argparse.BooleanOptionalAction,
+        "help": "fit the density in an auxiliary basis",
+    },
+    "dispersion": {"type": _name_or_none, "help": "d3bj or d4, optionally d3bj:NAME"},
+    "solvent": {"type": _name_or_none, "help": "name of a solvent (SMD) or pcm:EPS"},
+    "electric_field": {"type": _numbers, "metavar": "X,Y,Z", "help": "in V/Angstrom"},
+    "conv_tol": {"type": float, "help": "convergence of the energy in Hartree"},
+    "max_cycle": {"type": int, "help": "SCF cycles per strategy"},
+    "stability": {"help": "follow internal instabilities: auto, always or never"},
+    "device": {"help": "torch device of the functional"},
+    "txt": {"metavar": "FILE", "help": "log of the SCF ('-' for standard output)"},
+    "label": {"metavar": "PATH", "help": "keep the density in PATH.npz and start from it"},
+}
+
+
+def calculator_keywords(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Keywords for `NeuralXC` that were given on the command line.
+
+    Args:
+        arguments: the parsed command line.
+
+    Returns:
+        Keywords and values.
+    """
+    return {name: getattr(arguments, name) for name in _CALCULATOR if hasattr(arguments, name)}
+
+
+def _shared() -> Parser:
+    shared = Parser(add_help=False)
+    shared.add_argument("structure", help="file with the structure, any format of ASE")
+    shared.add_argument("--json", action="store_true", help="write JSON instead of tables")
+    shared.add_argument("--quiet", action="store_true", help="no progress on standard error")
+    group = shared.add_argument_group("calculator (defaults: those of NeuralXC)")
+    for name, options in _CALCULATOR.items():
+        if options.get("action") is not argparse.BooleanOptionalAction:
+            options = {"metavar": "VALUE", **options}
+        group.add_argument(f"--{name.replace('_', '-')}", default=argparse.SUPPRESS, **options)
+    return shared
+
+
+def build_parser() -> tuple[Parser, dict[str, list[str]]]:
+    """Parser of the whole command line.
+
+    Returns:
+        The parser (`command` names the command), and the options of each command.
+    """
+    parser = Parser(prog="neuralxc", description="Kohn-Sham DFT with neural functionals.")
+    parser.add_argument("--version", action="version", version=f"neuralxc {__version__}")
+    commands = parser.add_subparsers(
+        dest="command", required=True, metavar="command", parser_class=Parser
+    )
+    shared = _shared()
+
+    def command(name: str, summary: str, index: str) -> argparse.ArgumentParser:
+        made = commands.add_parser(
+            name, help=summary, description=summary, parents=[shared], allow_abbrev=False
+        )
+        made.add_argument(
+            "--index", default=index, help=f"frames of the file, as in ASE (default {index!r})"
+        )
+        return made
+
+    energy = command("energy", "energies, dipoles and, if asked, forces", ":")
+    energy.add_argument("--forces", action="store_true", help="compute forces as well")
+    energy.add_argument("--out", help="write the structures with their results (extxyz)")
+
+    relax = command("relax", "relax the positions", "-1")
+    relax.add_argument("--fmax", type=float, default=0.02, help="in eV/A (default 0.02)")
+    relax.add_argument("--steps", type=int, default=200, help="largest number (default 200)")
+    relax.add_argument("--optimizer", default="BFGS", help="name in ase.optimize (default BFGS)")
+    relax.add_argument("--trajectory", help="ASE trajectory of the path")
+    relax.add_argument("--restart", action="store_true", help="continue from --trajectory")
+    relax.add_argument("--out", help="write the relaxed structure (extxyz)")
+    relax.add_argument("--plot", help="picture of the relaxation")
+
+    vib = command("vib", "vibrational modes, infrared intensities, thermochemistry", "-1")
+    vib.add_argument("--delta", type=float, default=0.01, help="displacement in A (default 0.01)")
+    vib.add_argument("--nfree", type=int, default=2, help="displacements per coordinate: 2 or 4")
+    vib.add_argument("--directory", help="cache of the displacements; continue from it")
+    vib.add_argument("--temperature", type=float, help="thermochemistry at this many kelvin")
+    vib.add_argument("--pressure", type=float, default=101325.0, help="in Pa (default 101325)")
+    vib.add_argument("--symmetry-number", type=int, default=1, help="of the rotation group")
+    vib.add_argument("--plot", help="picture of the spectrum")
+
+    td = command("td", "vertical excitations", "-1")
+    td.add_argument("--states", type=int, default=5, help="number of states (default 5)")
+    td.add_argument("--full", action="store_true", help="TDDFT instead of Tamm-Dancoff")
+    td.add_argument("--triplets", action="store_true", help="triplets of a closed shell")
+
+    label = command("label", "label structures for training; continues where it stopped", ":")
+    label.add_argument("--out", required=True, help="directory of the campaign")
+    label.add_argument("--workers", type=int, default=1, help="processes (default 1)")
+    options = {
+        name: [option for option in made._option_string_actions if option.startswith("--")]
+        for name, made in commands.choices.items()
+    }
+    return parser, options

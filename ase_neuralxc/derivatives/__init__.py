@@ -1,0 +1,1 @@
+"""Derivatives of the energy with respect to nuclear positions."""

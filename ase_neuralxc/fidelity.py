@@ -1,0 +1,77 @@
+"""Fidelity tag, convergence record and provenance of a calculation."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from typing import Any
+
+from ase_neuralxc.backend.solution import KSSolution
+from ase_neuralxc.functional import functional_hash
+from ase_neuralxc.records import FidelityTag
+
+
+def fidelity_tag(functional: Any, solution: KSSolution, terms: Sequence[Any]) -> FidelityTag:
+    """Everything that decides which potential-energy surface a label lies on.
+
+    Args:
+        functional: the functional in use.
+        solution: a converged solution.
+        terms: the additive energy terms.
+
+    Returns:
+        The tag; resolved quantities that follow from it are left to the provenance.
+    """
+    settings = solution.settings
+    named = {term.name: term for term in terms}
+    named.pop("electric field", None)
+    auxbasis = None
+    if settings.density_fit:
+        auxbasis = _rule(settings.auxbasis or "basis default")
+    return FidelityTag(
+        functional=functional.name,
+        functional_hash=functional_hash(functional) if hasattr(functional, "state_dict") else "",
+        host="pyscf",
+        basis=_rule(settings.basis),
+        ecp=_rule(settings.ecp or "none"),
+        auxbasis=auxbasis,
+        dispersion="+".join(named) or None,
+        solvent=settings.solvent,
+        grid=f"pyscf level {settings.grid_level}"
+        + ("" if settings.grid_response else ", no grid response"),
+        spin_treatment=solution.reference.upper(),
+        exchange_fraction=float(functional.exchange_fraction),
+        external_field=settings.electric_field,
+    )
+
+
+def convergence_record(solution: KSSolution) -> dict[str, Any]:
+    """How the SCF converged, in plain types."""
+    last = solution.history[-1]
+    return {
+        "converged": True,
+        "strategy": last.strategy,
+        "attempts": len(solution.history),
+        "cycles": solution.cycles,
+        "gradient_norm": last.gradient_norm,
+        "conv_tol": solution.settings.conv_tol,
+    }
+
+
+def provenance(solution: KSSolution) -> dict[str, Any]:
+    """Versions and resolved sizes; outside the fidelity digest."""
+    packages = ("ase", "ase_neuralxc", "numpy", "pyscf", "torch")
+    return {
+        "versions": {name: version(name) for name in packages},
+        "python": platform.python_version(),
+        "n_basis_functions": int(solution.host.mol.nao),
+        "n_grid_points": int(solution.host.grids.weights.size),
+        "device": solution.settings.device,
+    }
+
+
+def _rule(value: str | Mapping[str, str]) -> str:
+    """A choice as it was made, not what it resolves to for the elements of one structure."""
+    return value if isinstance(value, str) else json.dumps(dict(value), sort_keys=True)

@@ -1,0 +1,162 @@
+"""A neural semi-local functional that obeys exact constraints for every set of weights.
+
+    e_xc = (1 - a) 1/2 sum_s e_x^LDA[2 n_s] F_x(s_s, alpha_s) + n e_c^PW92(r_s, zeta) F_c
+
+Exchange: spin scaling (Oliver and Perdew, PRA 20, 397 (1979)), uniform coordinate scaling, uniform
+gas limit, non-positivity and a local Lieb-Oxford bound. Correlation: F_c(r_s, zeta^2, s, alpha) is
+symmetric under a spin flip, non-negative and one in the uniform gas. With a zero head the
+functional is LDA (Slater exchange and PW92), energies and derivatives.
+
+The networks run in float32 by default; inputs and energies are float64. A closed shell costs one
+evaluation of each network per point.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ase_neuralxc.errors import InvalidInputError, unknown_name
+from ase_neuralxc.features.grid import DensityInvariants
+from ase_neuralxc.features.names import Feature
+from ase_neuralxc.functional import constraints as exact
+from ase_neuralxc.functional.architectures import make_settings, register_architecture
+from ase_neuralxc.functional.lda import DENSITY_THRESHOLD, SLATER
+from ase_neuralxc.functional.network import DTYPES, AnchoredNetwork
+from ase_neuralxc.functional.protocol import SemilocalFunctional
+
+
+@dataclass(frozen=True)
+class NeuralSemilocalSettings:
+    """Everything but the weights of a `NeuralSemilocal`.
+
+    Attributes:
+        width: units of each hidden layer of both networks.
+        depth: number of hidden layers.
+        seed: of the initial weights; torch's global generator is neither read nor advanced.
+        dtype: of the networks, "float32" or "float64".
+        exchange_bound: "lieb-oxford" (F_x <= 1.804) or "tight" (F_x <= 1.174).
+        correlation_bound: upper bound of F_c, above 1.
+        exchange_fraction: a, the fraction of exact exchange in place of semi-local exchange.
+        head_scale: standard deviation of the heads' initial outputs, roughly; 0 starts from LDA.
+    """
+
+    width: int = 64
+    depth: int = 3
+    seed: int = 0
+    dtype: str = "float32"
+    exchange_bound: str = "lieb-oxford"
+    correlation_bound: float = 2.0
+    exchange_fraction: float = 0.0
+    head_scale: float = 0.3
+
+    def __post_init__(self) -> None:
+        for name in ("width", "depth"):
+            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
+                raise InvalidInputError(
+                    f"{name}: expected a positive integer, got {getattr(self, name)!r}"
+                )
+        if self.dtype not in DTYPES:
+            raise unknown_name("dtype", str(self.dtype), DTYPES)
+        exact.exchange_bound(self.exchange_bound)
+        if not 1.0 < self.correlation_bound < math.inf:
+            raise InvalidInputError(
+                f"correlation_bound: expected a finite number above 1, got "
+                f"{self.correlation_bound!r}"
+            )
+        if not 0.0 <= self.exchange_fraction <= 1.0:
+            raise InvalidInputError(
+                f"exchange_fraction: expected a number from 0 to 1, got {self.exchange_fraction!r}"
+            )
+        if not 0.0 <= self.head_scale < math.inf:
+            raise InvalidInputError(
+                f"head_scale: expected a non-negative number, got {self.head_scale!r}"
+            )
+
+
+@register_architecture("neural-semilocal", NeuralSemilocalSettings)
+class NeuralSemilocal(SemilocalFunctional):
+    """Neural enhancement of LDA exchange and correlation (see the module).
+
+    Args:
+        settings: settings; the defaults if None.
+        **changes: single settings by name, for example `NeuralSemilocal(width=32, seed=1)`.
+
+    Raises:
+        InvalidInputError: unknown setting, or a value outside its range.
+    """
+
+    name = "neural-semilocal"
+    features = frozenset({Feature.DENSITY, Feature.GRADIENT, Feature.TAU})
+
+    def __init__(self, settings: NeuralSemilocalSettings | None = None, **changes: Any) -> None:
+        super().__init__()
+        if settings is None:
+            settings = make_settings(NeuralSemilocalSettings, changes)
+        elif changes:
+            make_settings(NeuralSemilocalSettings, changes)
+            settings = replace(settings, **changes)
+        self.settings = settings
+        self.exchange_fraction = settings.exchange_fraction
+        generator = torch.Generator().manual_seed(settings.seed)
+        shared = (settings.width, settings.depth, settings.dtype, generator, settings.head_scale)
+        self.exchange_net = AnchoredNetwork(2, *shared)
+        self.correlation_net = AnchoredNetwork(4, *shared)
+
+    def zero_head_(self) -> None:
+        """Make the functional LDA: both enhancement factors become one everywhere."""
+        self.exchange_net.zero_head_()
+        self.correlation_net.zero_head_()
+
+    def exchange_enhancement(self, gradient: Tensor, orbital: Tensor) -> Tensor:
+        """F_x of one spin channel.
+
+        Args:
+            gradient: [n] from `constraints.gradient_input`.
+            orbital: [n] from `constraints.orbital_input`.
+
+        Returns:
+            [n] in [0, bound].
+        """
+        value = self.exchange_net(torch.stack([gradient, orbital], dim=1))
+        return exact.saturate(value, exact.exchange_bound(self.settings.exchange_bound))
+
+    def correlation_enhancement(self, inputs: Tensor) -> Tensor:
+        """F_c of the total density.
+
+        Args:
+            inputs: [n, 4] from `constraints.TotalInputs.stacked`.
+
+        Returns:
+            [n] in [0, correlation_bound].
+        """
+        return exact.saturate(self.correlation_net(inputs), self.settings.correlation_bound)
+
+    def local_energy_density(self, invariants: DensityInvariants) -> Tensor:
+        """Exchange-correlation energy per volume, [n] in Hartree/Bohr^3 (see the base class)."""
+        inputs = exact.TotalInputs.from_invariants(invariants)
+        if invariants.closed_shell:
+            # Exchange channel and total density have the same s and alpha.
+            factor = self.exchange_enhancement(inputs.gradient, inputs.orbital)
+            exchange = -SLATER * inputs.total * inputs.root * factor
+            exchange = torch.where(inputs.counts, exchange, 0.0)
+        else:
+            exchange = self._spin_resolved_exchange(invariants)
+        correlation = inputs.uniform_correlation() * self.correlation_enhancement(inputs.stacked())
+        correlation = torch.where(inputs.counts, correlation, 0.0)
+        return (1.0 - self.exchange_fraction) * exchange + correlation
+
+    def _spin_resolved_exchange(self, y: DensityInvariants) -> Tensor:
+        """Both channels in one batch, each as an unpolarised density of twice its size."""
+        channel, occupied = exact.kept(2.0 * y.density.reshape(-1), 2.0 * DENSITY_THRESHOLD)
+        sigma, tau = 4.0 * y.sigma[::2].reshape(-1), 2.0 * y.tau.reshape(-1)
+        root = exact.cube_root(channel)
+        gradient = exact.gradient_input(channel, root, sigma)
+        orbital = exact.orbital_input(channel, sigma, tau, exact.uniform_tau(channel, root))
+        factor = self.exchange_enhancement(gradient, orbital)
+        exchange = -SLATER * channel * root * factor
+        return 0.5 * torch.where(occupied, exchange, 0.0).reshape(2, -1).sum(0)

@@ -1,0 +1,1 @@
+"""Linear response: excitations and polarisabilities."""

@@ -1,0 +1,1 @@
+"""Additive energy terms: dispersion, external fields."""

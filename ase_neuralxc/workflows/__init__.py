@@ -1,0 +1,33 @@
+"""Workflows for any ASE calculator: no torch and no pyscf in here.
+
+Each takes atoms with a calculator attached (or `calc=`), its settings as keywords, and returns a
+frozen result with `.table()` (text) and `.plot(path)` (picture).
+"""
+
+from __future__ import annotations
+
+from ase_neuralxc.workflows.md import MDResult, MDSettings, md
+from ase_neuralxc.workflows.relax import (
+    RelaxResult,
+    RelaxSettings,
+    UnconvergedWarning,
+    optimizer_names,
+    relax,
+)
+from ase_neuralxc.workflows.thermochemistry import Thermochemistry
+from ase_neuralxc.workflows.vibrations import VibrationSettings, VibrationsResult, vibrations
+
+__all__ = [
+    "MDResult",
+    "MDSettings",
+    "RelaxResult",
+    "RelaxSettings",
+    "Thermochemistry",
+    "UnconvergedWarning",
+    "VibrationSettings",
+    "VibrationsResult",
+    "md",
+    "optimizer_names",
+    "relax",
+    "vibrations",
+]

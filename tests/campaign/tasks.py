@@ -1,0 +1,48 @@
+"""Task functions of the engine's tests; worker processes import them."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+
+def square(task, attempt):
+    return {"value": task**2, "attempt": attempt}
+
+
+def note(folder, text):
+    """Append a line that a kill cannot tear."""
+    with open(Path(folder) / "calls", "a") as stream:
+        stream.write(f"{text}\n")
+
+
+def counted(task, attempt):
+    note(task["folder"], f"{task['n']} {attempt}")
+    return task["n"]
+
+
+def fails_until(task, attempt):
+    if attempt < task["needs"]:
+        raise ValueError(f"strategy {attempt} is too weak")
+    return attempt
+
+
+def kills_its_worker(task, attempt):
+    if task == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(0.02)
+    return task
+
+
+def always_dies(task, attempt):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Unpicklable(Exception):
+    def __init__(self, first, second):
+        super().__init__(first)
+        self.second = second
+
+
+def raises_what_cannot_be_unpickled(task, attempt):
+    raise Unpicklable("first", "second")
