@@ -92,6 +92,9 @@ class NeuralXC(Calculator):
     def set(self, **kwargs: Any) -> dict[str, Any]:
         """Change parameters; the results, and if need be the density, are forgotten.
 
+        Args:
+            **kwargs: parameters of the constructor by name.
+
         Returns:
             The parameters that changed.
         """
@@ -210,6 +213,9 @@ class NeuralXC(Calculator):
 
     def export_label(self) -> LabelRecord:
         """The last calculation as a training label, with its fidelity and provenance.
+
+        Returns:
+            The record, in ASE units.
 
         Raises:
             InvalidInputError: nothing has been calculated yet.

@@ -181,7 +181,13 @@ class TorchNumInt(numint.NumInt):
 
 
 def check_device(device: str) -> str:
-    """The device, if torch can use it.
+    """Check that torch can use a device.
+
+    Args:
+        device: torch's name of it, "cpu" or "cuda".
+
+    Returns:
+        The device.
 
     Raises:
         InvalidInputError: no such device on this machine.

@@ -35,7 +35,14 @@ def write_density(label: str | Path, key: tuple, density_matrix: NDArray) -> Non
 
 
 def read_density(label: str | Path, key: tuple) -> NDArray | None:
-    """The density matrix of `label.npz`, or None if there is none for this system.
+    """Read the density matrix of `label.npz`.
+
+    Args:
+        label: path without suffix.
+        key: what the density must belong to.
+
+    Returns:
+        [nao, nao] or [2, nao, nao], or None if there is none for this system.
 
     Raises:
         InvalidInputError: the file is there but cannot be read.

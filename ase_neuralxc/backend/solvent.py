@@ -19,6 +19,9 @@ def attach_solvent(mf: Any, solvent: str) -> Any:
             or "pcm:EPS" for IEF-PCM with dielectric constant EPS, or "pcm:NAME" with the
             dielectric constant of a solvent of that database.
 
+    Returns:
+        The wrapped mean-field object.
+
     Raises:
         InvalidInputError: unknown solvent or a dielectric constant that is not above 1.
     """

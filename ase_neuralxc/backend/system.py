@@ -63,6 +63,12 @@ def resolve_spin(system: System) -> System:
     Without a multiplicity it is the rounded sum of the initial moments, or else 0 or 1 by parity.
     A negative sum is turned over: the energy does not depend on the sign of all moments.
 
+    Args:
+        system: atoms and spin state.
+
+    Returns:
+        The same atoms with `n_unpaired` set.
+
     Raises:
         InvalidInputError: the electron count cannot have that many unpaired electrons.
     """
@@ -121,6 +127,9 @@ def build_mole(system: System, settings: KSSettings) -> gto.Mole:
     Args:
         system: its spin must be resolved (`resolve_spin`).
         settings: basis, core potentials, memory.
+
+    Returns:
+        The molecule, built.
 
     Raises:
         InvalidInputError: a basis or a core potential is missing for an element, or a basis made
