@@ -53,6 +53,10 @@ class SCFNotConverged(NeuralXCError, RuntimeError):
         return type(self), (str(self), self.history)
 
 
+class ResponseNotConverged(NeuralXCError, RuntimeError):
+    """The linear equations of a response property did not reach their tolerance."""
+
+
 def unknown_name(kind: str, name: str, valid: Iterable[str]) -> InvalidInputError:
     """Build the error for a name that is not in a closed list.
 

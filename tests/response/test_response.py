@@ -12,10 +12,11 @@ from ase_neuralxc.backend.libxc import LibxcFunctional
 from ase_neuralxc.backend.molecular import MolecularBackend
 from ase_neuralxc.backend.settings import KSSettings
 from ase_neuralxc.derivatives.hessian import hessian
-from ase_neuralxc.errors import InvalidInputError
+from ase_neuralxc.errors import InvalidInputError, ResponseNotConverged
 from ase_neuralxc.functional import load_functional
 from ase_neuralxc.records import units
 from ase_neuralxc.response.excitations import excitations
+from ase_neuralxc.response.orbital_hessian import OrbitalHessian
 from ase_neuralxc.response.polarizability import polarizability
 
 BACKEND = MolecularBackend()
@@ -25,7 +26,9 @@ SYSTEMS = [("rks", water()), ("uks", aminyl()), ("uks", water())]
 IDS = ["rks", "uks-open", "uks-closed"]
 
 
-@pytest.mark.parametrize(("reference", "atoms"), SYSTEMS, ids=IDS)
+@pytest.mark.parametrize(
+    ("reference", "atoms"), [*SYSTEMS, ("roks", aminyl())], ids=[*IDS, "roks-open"]
+)
 def test_polarizability_equals_field_differences_of_the_dipole(reference, atoms):
     def dipole(field):
         settings = {"electric_field": (0.0, 0.0, field * units.HARTREE_BOHR_EV_ANGSTROM)}
@@ -82,6 +85,25 @@ def test_hessian_equals_libxc_and_force_differences(reference, atoms):
 def test_what_roks_cannot_do_is_said():
     settings = KSSettings(basis="6-31g", reference="roks")
     solution = BACKEND.solve(as_system(aminyl()), load_functional("pbe"), settings)
-    for function in (hessian, polarizability):
-        with pytest.raises(InvalidInputError, match="got 'roks'"):
-            function(solution)
+    with pytest.raises(InvalidInputError, match="got 'roks'"):
+        hessian(solution)
+
+
+def test_unconverged_response_raises_with_its_residual():
+    settings = KSSettings(basis="6-31g", **TIGHT)
+    solver = OrbitalHessian(BACKEND.solve(as_system(water()), load_functional("pbe"), settings))
+    right = np.linspace(-1, 1, solver.size)
+    with pytest.raises(ResponseNotConverged, match=r"residual is .* after \d+ products"):
+        solver.solve(right, tolerance=1e-9, max_products=3)
+    np.testing.assert_allclose(solver(solver.solve(right, tolerance=1e-9)), right, atol=1e-8)
+    assert not solver.solve(np.zeros(solver.size)).any()
+
+
+@pytest.mark.parametrize("reference", ["rks", "uks", "roks"])
+def test_orbital_hessian_is_symmetric(rng, reference):
+    atoms = water() if reference == "rks" else aminyl()
+    settings = KSSettings(basis="6-31g", reference=reference, **TIGHT)
+    solver = OrbitalHessian(BACKEND.solve(as_system(atoms), load_functional("r2scan"), settings))
+    x, y = rng.normal(size=(2, solver.size))
+    assert abs(x @ solver(y)) > 1e-2
+    assert x @ solver(y) == pytest.approx(y @ solver(x), rel=1e-7)
