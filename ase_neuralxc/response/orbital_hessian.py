@@ -58,7 +58,7 @@ class OrbitalHessian:
         filled = self._occupations
         pairs = (filled[:, :, None] < 0.5) & (filled[:, None, :] > 0.5)
         #: of each set of rotations: the elements of kappa, and the spins that it rotates
-        self._sets: list[tuple[NDArray, tuple[int, ...]]] = [(pairs[s], (s,)) for s in (0, 1)]
+        self._sets: list[tuple[Any, tuple[int, ...]]] = [(pairs[s], (s,)) for s in (0, 1)]
         if solution.reference != "uks":
             self._sets = [(pairs.any(axis=0), (0, 1))]
         self.size = sum(int(mask.sum()) for mask, _ in self._sets)
