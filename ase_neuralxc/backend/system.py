@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -22,17 +23,21 @@ MINIMUM_DISTANCE = 0.25
 
 @dataclass(frozen=True)
 class System:
-    """A molecule in a spin state.
+    """A molecule, slab or crystal in a spin state.
 
     Attributes:
         numbers: [n] atomic numbers.
         positions: [n, 3] in Angstrom.
         spin_state: charge, unpaired electrons and initial moments (mu_B, per atom).
+        cell: [3, 3] lattice vectors as rows in Angstrom, or None for a molecule without a box.
+        pbc: periodic directions.
     """
 
     numbers: NDArray
     positions: NDArray
     spin_state: SpinState
+    cell: NDArray | None = None
+    pbc: tuple[bool, bool, bool] = (False, False, False)
 
     def __post_init__(self) -> None:
         if len(self.numbers) == 0:
@@ -42,14 +47,33 @@ class System:
             raise InvalidInputError(
                 f"positions: expected finite numbers, got NaN or infinity for atoms {bad.tolist()}"
             )
-        distances = np.linalg.norm(self.positions[:, None] - self.positions[None], axis=-1)
-        np.fill_diagonal(distances, np.inf)
-        if distances.min() < MINIMUM_DISTANCE:
-            i, j = np.unravel_index(distances.argmin(), distances.shape)
+        if self.periodic and (self.cell is None or abs(np.linalg.det(self.cell)) < 1e-6):
             raise InvalidInputError(
-                f"positions: atoms {i} and {j} are {distances[i, j]:.4f} Angstrom apart; expected "
+                f"cell: expected three independent lattice vectors for pbc = {list(self.pbc)}, got "
+                f"{None if self.cell is None else np.asarray(self.cell).tolist()}"
+            )
+        # [n, n] per image of the neighbouring cells; an atom counts against its own images too
+        distances = np.linalg.norm(
+            self.positions[:, None, None] - self.positions[None, :, None] + self._images(), axis=-1
+        )
+        np.fill_diagonal(distances[:, :, 0], np.inf)
+        if distances.min() < MINIMUM_DISTANCE:
+            i, j, _ = np.unravel_index(distances.argmin(), distances.shape)
+            raise InvalidInputError(
+                f"positions: atoms {i} and {j} are {distances.min():.4f} Angstrom apart; expected "
                 f"at least {MINIMUM_DISTANCE}"
             )
+
+    @property
+    def periodic(self) -> bool:
+        """Whether any direction is periodic."""
+        return any(self.pbc)
+
+    def _images(self) -> NDArray:
+        """Translations to the nearest cells, [m, 3] in Angstrom, the zero vector first."""
+        steps = [(0, 1, -1) if periodic else (0,) for periodic in self.pbc]
+        shifts = np.array(list(itertools.product(*steps)), dtype=float)
+        return shifts @ (np.zeros((3, 3)) if self.cell is None else np.asarray(self.cell))
 
     @property
     def symbols(self) -> list[str]:

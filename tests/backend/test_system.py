@@ -8,8 +8,9 @@ from ase import Atoms
 from systems import as_system, hydrogen_iodide, stretched_hydrogen, water
 
 from ase_neuralxc.backend.settings import KSSettings
-from ase_neuralxc.backend.system import build_mole, resolve_reference, resolve_spin
+from ase_neuralxc.backend.system import System, build_mole, resolve_reference, resolve_spin
 from ase_neuralxc.errors import InvalidInputError
+from ase_neuralxc.records import SpinState
 
 
 @pytest.mark.parametrize(
@@ -71,3 +72,22 @@ def test_missing_basis_or_core_potential_is_named(settings, message):
 def test_settings_check_their_values(settings, message):
     with pytest.raises(InvalidInputError, match=message):
         KSSettings(**settings)
+
+
+def test_periodic_images_count_as_neighbours():
+    cell = 3.0 * np.eye(3)
+    with pytest.raises(InvalidInputError, match=r"atoms 0 and 1 are 0.2000 Angstrom apart"):
+        System(
+            np.array([1, 1]), np.array([(0, 0, 0.1), (0, 0, 2.9)]), SpinState(), cell, (True,) * 3
+        )
+    with pytest.raises(InvalidInputError, match=r"atoms 0 and 0 are 0.2000 Angstrom apart"):
+        System(
+            np.array([1]), np.zeros((1, 3)), SpinState(), np.diag([0.2, 5, 5]), (True, False, False)
+        )
+    with pytest.raises(InvalidInputError, match="cell: expected three independent lattice vectors"):
+        System(np.array([1]), np.zeros((1, 3)), SpinState(), None, (True, False, False))
+    slab = System(
+        np.array([1, 1]), np.array([(0, 0, 0.1), (0, 0, 2.9)]), SpinState(), cell,
+        (True, True, False),
+    )  # fmt: skip
+    assert slab.periodic
