@@ -7,7 +7,6 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from ase_neuralxc.backend.settings import KSSettings
 from ase_neuralxc.backend.system import System
 
 
@@ -38,33 +37,41 @@ class KSSolution:
 
     Attributes:
         system: atoms and resolved spin state.
-        settings: the settings it was solved with.
+        settings: the settings it was solved with, in the host's own record.
         reference: "rks", "uks" or "roks".
         energies: Hartree, itemised: "total", "nuclear", "core", "coulomb", "xc", "solvent" and one
-            entry per additional term; "total" is their sum.
-        density_matrix: [nao, nao], or [2, nao, nao] for two spins.
+            entry per additional term; "total" is their sum. With smearing, "free" is the Mermin
+            free energy and "total" the extrapolation to zero smearing, with the sum of the parts
+            and the "entropy" term -TS/2 in it.
+        density_matrix: [nao, nao], or [2, nao, nao] for two spins; periodic hosts have an axis of
+            k-points before the orbitals, and None where they keep no density matrix.
         mo_energy: orbital energies in Hartree.
-        mo_coeff: orbital coefficients.
+        mo_coeff: orbital coefficients, or None where the host keeps none.
         mo_occ: occupations.
         history: every attempt of the ladder, the last one converged.
         host: the host's own object, for derivatives and response.
     """
 
     system: System
-    settings: KSSettings
+    settings: Any
     reference: str
     energies: dict[str, float]
-    density_matrix: NDArray
+    density_matrix: Any
     mo_energy: NDArray
-    mo_coeff: NDArray
+    mo_coeff: Any
     mo_occ: NDArray
     history: tuple[SCFAttempt, ...]
     host: Any = field(repr=False, compare=False)
 
     @property
     def energy(self) -> float:
-        """Total energy in Hartree."""
+        """Total energy in Hartree, extrapolated to zero smearing."""
         return self.energies["total"]
+
+    @property
+    def free_energy(self) -> float:
+        """Mermin free energy in Hartree; forces and stress are its derivatives."""
+        return self.energies.get("free", self.energies["total"])
 
     @property
     def cycles(self) -> int:
