@@ -187,8 +187,9 @@ class TotalInputs:
 def saturate(value: Tensor, bound: float) -> Tensor:
     """Increasing map of the real line to [0, bound] that sends 0 to exactly 1.
 
-    (1 + t) / (1 + t (2 / bound - 1)) with t = tanh(value / 2): a logistic function, shifted. In
-    this form 0 -> 1 holds without rounding and large arguments cannot overflow.
+    2 p / (1 + (2 p - 1) (2 / bound - 1)) with p the logistic function of the value. In this form
+    0 -> 1 holds without rounding, large arguments cannot overflow, and values near zero keep
+    their relative precision.
 
     Args:
         value: real numbers.
@@ -202,5 +203,5 @@ def saturate(value: Tensor, bound: float) -> Tensor:
     """
     if not 1.0 < bound < math.inf:
         raise InvalidInputError(f"bound: expected a finite number above 1, got {bound}")
-    t = torch.tanh(0.5 * value)
-    return (1.0 + t) / (1.0 + (2.0 / bound - 1.0) * t)
+    twice = 2.0 * torch.sigmoid(value)
+    return twice / (1.0 + (2.0 / bound - 1.0) * (twice - 1.0))

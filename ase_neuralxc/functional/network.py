@@ -25,8 +25,8 @@ class AnchoredNetwork(nn.Module):
     """h(x) = x_(k-2) a(x) + x_(k-1) b(x), with a and b the two outputs of a perceptron.
 
     h vanishes where the last two inputs vanish, whatever the weights; by Hadamard's lemma every
-    smooth function that does so has this form. Hidden units are SiLU: smooth, so that second
-    derivatives exist.
+    smooth function that does so has this form. Hidden units are tanh: smooth, so that second
+    derivatives exist, and with a slope that costs no second exponential.
 
     Args:
         inputs: number of inputs k.
@@ -51,9 +51,9 @@ class AnchoredNetwork(nn.Module):
         self.weights = nn.ParameterList()
         self.biases = nn.ParameterList()
         for index, (fan_in, fan_out) in enumerate(itertools.pairwise(sizes)):
-            # SiLU about halves the second moment of a normal input, hence 2 / fan_in. Drawn in
-            # float64, so that both dtypes start from the same weights.
-            std = head_scale / math.sqrt(fan_in) if index == depth else math.sqrt(2.0 / fan_in)
+            # 5/3 keeps the variance of tanh units from layer to layer. Drawn in float64, so that
+            # both dtypes start from the same weights.
+            std = (head_scale if index == depth else 5.0 / 3.0) / math.sqrt(fan_in)
             weight = std * torch.randn(fan_out, fan_in, generator=generator, dtype=torch.float64)
             self.weights.append(nn.Parameter(weight.to(DTYPES[dtype])))
             self.biases.append(nn.Parameter(torch.zeros(fan_out, dtype=DTYPES[dtype])))
@@ -92,54 +92,86 @@ class AnchoredNetwork(nn.Module):
         Returns:
             [n] values, and [n, k] gradient or None; float64.
         """
-        # Taken out of the lists once: ParameterList is slow, and blocks are many.
-        weights, biases = tuple(self.weights), tuple(self.biases)
+        weights, biases = _logistic(tuple(self.weights), tuple(self.biases))
         x = inputs.to(weights[0].dtype)
         if torch.is_grad_enabled() or x.device.type != "cpu":
             value, gradient = _evaluate(weights, biases, x, with_gradient)
         else:
-            value = x.new_empty(x.shape[0])
-            gradient = torch.empty_like(x) if with_gradient else None
-            for start in range(0, x.shape[0], _ROWS):
-                block = slice(start, start + _ROWS)
-                value[block], slope = _evaluate(weights, biases, x[block], with_gradient)
-                if gradient is not None and slope is not None:
-                    gradient[block] = slope
+            value, gradient = _evaluate_in_blocks(weights, biases, x, with_gradient)
         return value.to(torch.float64), None if gradient is None else gradient.to(torch.float64)
+
+
+def _logistic(
+    weights: Sequence[Tensor], biases: Sequence[Tensor]
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Rewrite tanh(z) as 2 sigmoid(2 z) - 1 and absorb all but the sigmoid in the next layer.
+
+    torch's vectorised sigmoid takes a sixth of the time of its tanh.
+    """
+    last = len(weights) - 1
+    scaled, shifted = [], []
+    for layer, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
+        before = 1.0 if layer == 0 else 2.0
+        after = 1.0 if layer == last else 2.0
+        scaled.append((before * after) * weight)
+        shifted.append(after * (bias if layer == 0 else bias - weight.sum(1)))
+    return scaled, shifted
 
 
 def _evaluate(
     weights: Sequence[Tensor], biases: Sequence[Tensor], x: Tensor, with_gradient: bool
 ) -> tuple[Tensor, Tensor | None]:
-    """Compute h [n] and its gradient [n, k] in the precision of the weights."""
-    anchors = x[:, -2:]
-    hidden, slopes = x, []
+    """Compute h [n] and its gradient [n, k] from logistic units, in the precision of the weights."""
+    anchors = x[:, -2:].t()
+    hidden = [x]
     for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
-        hidden, slope = _silu(torch.addmm(bias, hidden, weight.t()), with_gradient)
-        slopes.append(slope)
-    outputs = torch.addmm(biases[-1], hidden, weights[-1].t())
-    value = (outputs * anchors).sum(1)
+        hidden.append(torch.sigmoid(torch.addmm(bias, hidden[-1], weight.t())))
+    outputs = torch.addmm(biases[-1][:, None], weights[-1], hidden[-1].t())
+    value = (outputs * anchors).sum(0)
     if not with_gradient:
         return value, None
-    adjoint = anchors @ weights[-1]
-    for weight, slope in zip(reversed(weights[:-1]), reversed(slopes), strict=True):
-        # A slope is used once; overwritten unless autograd needs it.
-        out = None if torch.is_grad_enabled() else slope
-        adjoint = torch.mul(adjoint, slope, out=out) @ weight
-    return value, adjoint + nn.functional.pad(outputs, (x.shape[1] - 2, 0))
+    adjoint = anchors.t() @ weights[-1]
+    for weight, unit in zip(reversed(weights[:-1]), reversed(hidden[1:]), strict=True):
+        adjoint = (adjoint * unit * (1.0 - unit)) @ weight
+    return value, adjoint + nn.functional.pad(outputs, (0, 0, x.shape[1] - 2, 0)).t()
 
 
-def _silu(argument: Tensor, with_slope: bool) -> tuple[Tensor, Tensor]:
-    """SiLU and its slope, sigmoid + silu (1 - sigmoid); without it, the second is of no use."""
-    if not with_slope:
-        return nn.functional.silu(argument), argument
-    sigmoid = torch.sigmoid(argument)
-    if torch.is_grad_enabled():
-        value = argument * sigmoid
-        return value, torch.addcmul(sigmoid, value, 1.0 - sigmoid)
-    # In place: fresh memory costs more than the arithmetic.
-    value = argument.mul_(sigmoid)
-    return value, sigmoid.addcmul_(value, 1.0 - sigmoid)
+def _evaluate_in_blocks(
+    weights: Sequence[Tensor], biases: Sequence[Tensor], x: Tensor, with_gradient: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Do the same without a graph, in memory that is reused: fresh pages cost more than sums.
+
+    Thin products are written as [2, width] @ [width, rows], the order that the library is fast in.
+    """
+    n, k = x.shape
+    value = x.new_empty(n)
+    gradient = x.new_empty(k, n) if with_gradient else None
+    rows = min(n, _ROWS)
+    units = [x.new_empty(rows, weight.shape[0]) for weight in weights[:-1]]
+    adjoints = [torch.empty_like(unit) for unit in units]
+    transposed = [weight.t() for weight in weights]
+    first = transposed[0].contiguous()
+    for start in range(0, n, _ROWS):
+        block = x[start : start + _ROWS]
+        size = block.shape[0]
+        hidden = block
+        for weight, bias, unit in zip(transposed[:-1], biases[:-1], units, strict=True):
+            hidden = torch.addmm(bias, hidden, weight, out=unit[:size]).sigmoid_()
+        anchors = block[:, -2:]
+        outputs = torch.addmm(biases[-1][:, None], weights[-1], hidden.t())
+        torch.sum(outputs * anchors.t(), 0, out=value[start : start + size])
+        if gradient is None:
+            continue
+        adjoint = torch.mm(anchors, weights[-1], out=adjoints[-1][:size])
+        for layer in range(len(units) - 1, -1, -1):
+            unit = units[layer][:size]
+            torch.ops.aten.sigmoid_backward.grad_input(adjoint, unit, grad_input=adjoint)
+            if layer:
+                adjoint = torch.mm(adjoint, weights[layer], out=adjoints[layer - 1][:size])
+        slope = torch.mm(first, adjoint.t())
+        slope[-2:] += outputs
+        gradient[:, start : start + size] = slope
+    return value, None if gradient is None else gradient.t()
 
 
 class _Value(torch.autograd.Function):
