@@ -13,11 +13,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pyscf.dft import numint
-from torch import Tensor
 
 from ase_neuralxc.backend import chain_rule
-from ase_neuralxc.errors import FunctionalError, InvalidInputError
-from ase_neuralxc.features.grid import DensityInvariants
+from ase_neuralxc.backend.pointwise import evaluate_invariants
+from ase_neuralxc.errors import InvalidInputError
 from ase_neuralxc.features.names import Feature
 from ase_neuralxc.functional.protocol import SemilocalFunctional
 
@@ -137,47 +136,19 @@ class TorchNumInt(numint.NumInt):
         for start in range(0, kept.size, BLOCK):
             points = kept[start : start + BLOCK]
             block = values[..., points]
-            energy, first, second = self._evaluate(block, bool(spin), deriv)
+            energy, first, second = evaluate_invariants(
+                self.functional,
+                chain_rule.invariants(block, bool(spin)),
+                bool(spin),
+                deriv,
+                self.device,
+            )
             exc[points] = energy / total[points]
             if vxc is not None:
                 vxc[..., points] = chain_rule.first(block, first, bool(spin))
             if fxc is not None and second is not None:
                 fxc[..., points] = chain_rule.second(block, first, second, bool(spin))
         return [exc, vxc, fxc, None]
-
-    def _evaluate(
-        self, rho: NDArray, polarised: bool, deriv: int
-    ) -> tuple[NDArray, NDArray, NDArray | None]:
-        """Energy density and its derivatives with respect to the invariants, on one block."""
-        arrays = chain_rule.invariants(rho, polarised)
-        leaves = [torch.from_numpy(a).to(self.device).requires_grad_(deriv > 0) for a in arrays]
-        invariants = (
-            DensityInvariants(leaves[0], leaves[1], leaves[2])
-            if polarised
-            else DensityInvariants.from_total(*(leaf[0] for leaf in leaves))
-        )
-        with torch.set_grad_enabled(deriv > 0):
-            energy = self.functional.local_energy_density(invariants)
-        rows = sum(a.shape[0] for a in arrays)
-        n = rho.shape[-1]
-        first = torch.zeros(rows, n, dtype=torch.float64)
-        second = None
-        if deriv > 0:
-            first = _stack(_grad(energy, leaves, create_graph=deriv > 1), leaves)
-        if deriv > 1:
-            second = torch.zeros(rows, rows, n, dtype=torch.float64)
-            for row in range(rows):
-                if first[row].requires_grad:
-                    parts = _grad(first[row], leaves, retain_graph=True)
-                    second[row] = _stack(parts, leaves).cpu()
-        out = (
-            energy.detach().cpu().numpy(),
-            first.detach().cpu().numpy(),
-            None if second is None else second.numpy(),
-        )
-        if not all(a is None or np.isfinite(a).all() for a in out):
-            raise FunctionalError(_describe(self.functional, arrays, out))
-        return out
 
 
 def check_device(device: str) -> str:
@@ -201,46 +172,7 @@ def check_device(device: str) -> str:
     return device
 
 
-def _grad(
-    value: Tensor, leaves: list[Tensor], create_graph: bool = False, retain_graph: bool = False
-) -> tuple[Tensor | None, ...]:
-    return torch.autograd.grad(
-        value.sum(),
-        leaves,
-        create_graph=create_graph,
-        retain_graph=retain_graph or create_graph,
-        allow_unused=True,
-    )
-
-
-def _stack(parts: tuple[Tensor | None, ...], leaves: list[Tensor]) -> Tensor:
-    """Join the gradients to [rows, n]; an input that is not used has none."""
-    return torch.cat(
-        [
-            torch.zeros_like(leaf) if part is None else part
-            for part, leaf in zip(parts, leaves, strict=True)
-        ]
-    )
-
-
 def _xc_type(features: frozenset[Feature]) -> str:
     if Feature.TAU in features:
         return "MGGA"
     return "GGA" if Feature.GRADIENT in features else "LDA"
-
-
-def _describe(
-    functional: SemilocalFunctional, arrays: list[NDArray], out: tuple[NDArray | None, ...]
-) -> str:
-    bad = np.zeros(arrays[0].shape[-1], dtype=bool)
-    for a in out:
-        if a is not None:
-            bad |= ~np.isfinite(a).reshape(-1, bad.size).all(axis=0)
-    ranges = ", ".join(
-        f"{name} in [{a[:, bad].min():.3e}, {a[:, bad].max():.3e}]"
-        for name, a in zip(("density", "sigma", "tau"), arrays, strict=True)
-    )
-    return (
-        f"functional {functional.name!r} returned values that are not finite at {bad.sum()} of "
-        f"{bad.size} points, where {ranges} (atomic units)"
-    )
