@@ -2,39 +2,54 @@
 
 from __future__ import annotations
 
-import inspect
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
+from ase.stress import full_3x3_to_voigt_6_stress
 from numpy.typing import NDArray
 
+from ase_neuralxc.backend.hosts import (
+    AUTO,
+    check_keywords,
+    choose_host,
+    host_settings,
+    load_host,
+)
 from ase_neuralxc.backend.libxc import PREFIX, LibxcFunctional
-from ase_neuralxc.backend.molecular import MolecularBackend
-from ase_neuralxc.backend.population import atomic_populations
 from ase_neuralxc.backend.restart import read_density, write_density
-from ase_neuralxc.backend.settings import KSSettings
 from ase_neuralxc.backend.solution import KSSolution
 from ase_neuralxc.backend.system import System
-from ase_neuralxc.errors import InvalidInputError, unknown_name
+from ase_neuralxc.errors import InvalidInputError
 from ase_neuralxc.fidelity import convergence_record, fidelity_tag, provenance
 from ase_neuralxc.functional import load_functional
 from ase_neuralxc.functional.protocol import XCFunctional
 from ase_neuralxc.records import LabelRecord, SpinState, units
+from ase_neuralxc.records.label import RESULTS
 from ase_neuralxc.report import write_report
 from ase_neuralxc.terms.dispersion import parse_dispersion
 from ase_neuralxc.terms.field import ElectricField
 
+_OWN = ("xc", "charge", "multiplicity", "magmoms", "dispersion", "backend", "label", "txt")
+#: From the names and units of a host's properties to those of ASE.
+_UNITS = {
+    "dipole": units.BOHR_ANGSTROM,
+    "charges": 1.0,
+    "magmom": 1.0,
+    "magmoms": 1.0,
+}
+
 
 class NeuralXC(Calculator):
-    """Kohn-Sham DFT for molecules with a neural or conventional functional.
+    """Kohn-Sham DFT for molecules, slabs and crystals with a neural or conventional functional.
 
-    Energies are in eV, lengths in Angstrom, dipoles in e*Angstrom, moments in mu_B.
+    Energies are in eV, lengths in Angstrom, dipoles in e*Angstrom, moments in mu_B, stress in
+    eV/Angstrom^3 with ASE's sign.
 
     Args:
         xc: name of a reference or shipped functional, path of a checkpoint (`.safetensors`, or a
@@ -45,12 +60,15 @@ class NeuralXC(Calculator):
         magmoms: [n_atoms] initial moments; None takes `atoms.get_initial_magnetic_moments()`.
             Signed moments start a broken-symmetry solution.
         dispersion: "d3bj", "d4", either with ":NAME" for another functional's damping, or None.
+        backend: "pyscf" (molecules), "pyscf-pbc" or "gpaw" (crystals, slabs, boxed molecules), or
+            "auto": PySCF for molecules; for periodic structures GPAW where it is installed.
         label: path without suffix; the density is kept in `label.npz` and read on restart.
         txt: file for the log ("-" for standard output), or None.
         atoms: attach the calculator to these atoms.
-        **settings: fields of `KSSettings`: basis, ecp, density_fit, auxbasis, reference,
-            grid_level, grid_response, conv_tol, conv_tol_grad, max_cycle, stability, solvent,
-            electric_field, device, max_memory.
+        **settings: settings of the backend. Molecules (`KSSettings`): basis, ecp, density_fit,
+            auxbasis, reference, grid_level, grid_response, conv_tol, conv_tol_grad, max_cycle,
+            stability, solvent, electric_field, device, max_memory. Periodic backends: kpts,
+            smearing (Fermi-Dirac k_B T in eV), ecut (eV) and their own.
 
     Raises:
         InvalidInputError: unknown keyword (with the nearest valid name) or impossible input.
@@ -58,10 +76,9 @@ class NeuralXC(Calculator):
     """
 
     implemented_properties = [
-        "energy", "free_energy", "forces", "dipole", "magmom", "magmoms", "charges",
+        "energy", "free_energy", "forces", "stress", "dipole", "magmom", "magmoms", "charges",
     ]  # fmt: skip
     default_parameters: dict[str, Any] = {}
-    ignored_changes = {"cell"}
 
     def __init__(
         self,
@@ -71,19 +88,22 @@ class NeuralXC(Calculator):
         multiplicity: int | None = None,
         magmoms: Sequence[float] | None = None,
         dispersion: str | None = None,
+        backend: str = AUTO,
         label: str | Path | None = None,
         txt: str | Path | None = None,
         atoms: Atoms | None = None,
         **settings: Any,
     ) -> None:
-        self.backend = MolecularBackend()
+        self.backend: Any = None
         self.solution: KSSolution | None = None
+        self._chosen = ("", "")
         self._state_key: tuple | None = None
         super().__init__()
         self._configure(
             {
                 "xc": xc, "charge": charge, "multiplicity": multiplicity, "magmoms": magmoms,
-                "dispersion": dispersion, "label": label, "txt": txt, **settings,
+                "dispersion": dispersion, "backend": backend, "label": label, "txt": txt,
+                **settings,
             }
         )  # fmt: skip
         if atoms is not None:
@@ -109,12 +129,8 @@ class NeuralXC(Calculator):
         return changed
 
     def _configure(self, parameters: Mapping[str, Any]) -> None:
-        own = {"xc", "charge", "multiplicity", "magmoms", "dispersion", "label", "txt"}
-        names = own | set(inspect.signature(KSSettings).parameters)
-        for name in parameters:
-            if name not in names:
-                raise unknown_name("parameter", name, names)
-        settings = KSSettings(**{k: v for k, v in parameters.items() if k not in own})
+        keywords = {k: v for k, v in parameters.items() if k not in _OWN}
+        check_keywords(parameters["backend"], keywords, _OWN)
         functional = _functional(parameters["xc"])
         charge, multiplicity = parameters["charge"], parameters["multiplicity"]
         if int(charge) != charge:
@@ -123,16 +139,33 @@ class NeuralXC(Calculator):
             raise InvalidInputError(
                 f"multiplicity: expected a positive integer 2S+1, got {multiplicity!r}"
             )
-        terms: list[Any] = []
         dispersion = parse_dispersion(parameters["dispersion"], functional.name)
-        if dispersion is not None:
-            terms.append(dispersion)
-        if settings.electric_field is not None:
-            x, y, z = (f / units.HARTREE_BOHR_EV_ANGSTROM for f in settings.electric_field)
-            terms.append(ElectricField((x, y, z)))
         # nothing is assigned before everything has been checked
-        self.settings, self.functional, self.terms = settings, functional, tuple(terms)
+        self.functional, self._dispersion, self._keywords = functional, dispersion, keywords
+        self.backend, self._chosen = None, ("", "")
         self.parameters.update(parameters)
+
+    def _prepare(self, atoms: Atoms) -> None:
+        """Choose host, settings and terms for a structure; keeps what is already right."""
+        name, reason = choose_host(self.parameters["backend"], atoms.pbc)
+        if self.backend is not None and name == self._chosen[0]:
+            return
+        settings = host_settings(name, self._keywords, reason)
+        terms: list[Any] = [self._dispersion] if self._dispersion is not None else []
+        field = getattr(settings, "electric_field", None)
+        if field is not None:
+            x, y, z = (f / units.HARTREE_BOHR_EV_ANGSTROM for f in field)
+            terms.append(ElectricField((x, y, z)))
+        self.backend, self._chosen = load_host(name), (name, reason)
+        self.settings, self.terms = settings, tuple(terms)
+        self.solution = None
+
+    def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
+        """What changed since the last calculation; the cell of a molecule does not count."""
+        changes: list[str] = super().check_state(atoms, tol)
+        if "cell" in changes and not atoms.pbc.any() and self._chosen[0] in ("", "pyscf"):
+            changes.remove("cell")
+        return changes
 
     def calculate(
         self,
@@ -141,24 +174,29 @@ class NeuralXC(Calculator):
         system_changes: Sequence[str] = all_changes,
     ) -> None:
         """Solve the Kohn-Sham equations and fill `results` (ASE's interface)."""
+        periodic = atoms is not None and bool(atoms.pbc.any())
         for name in properties:
-            if name not in self.implemented_properties:
+            if name not in self.implemented_properties or (name == "stress" and not periodic):
                 raise PropertyNotImplementedError(f"{name} of a molecule is not available")
-        if atoms is not None and atoms.pbc.any():
-            raise InvalidInputError(
-                f"atoms.pbc: expected a molecule without periodic boundaries, got "
-                f"{atoms.pbc.tolist()}; periodic systems are not supported yet"
-            )
         super().calculate(atoms, properties, system_changes)
+        self._prepare(self.atoms)
         missing = "energy" not in self.results
-        wanted = "forces" in properties and "forces" not in self.results
+        derivatives = {"forces", "stress"} & {*properties} - {*self.results}
         # a solution that travelled through a pickle has no host any more
-        gone = self.solution is None or (wanted and self.solution.host is None)
+        gone = self.solution is None or (bool(derivatives) and self.solution.host is None)
         if system_changes or missing or gone:
             self._solve()
-        if "forces" in properties and "forces" not in self.results:
+        if "forces" in derivatives:
             forces = self.backend.forces(self._solved())
             self.results["forces"] = forces * units.HARTREE_BOHR_EV_ANGSTROM
+        if "stress" in derivatives:
+            stress = self.backend.stress(self._solved())
+            self.results["stress"] = full_3x3_to_voigt_6_stress(stress) * units.STRESS_EV_ANGSTROM3
+        for name in properties:
+            if name not in self.results:
+                raise PropertyNotImplementedError(
+                    f"{name} is not defined for this structure ({self._chosen[0]})"
+                )
         self._log()
 
     def _solve(self) -> None:
@@ -172,11 +210,18 @@ class NeuralXC(Calculator):
             n_unpaired=None if multiplicity is None else int(multiplicity) - 1,
             magmoms=tuple(magmoms.tolist()) if np.any(magmoms) else None,
         )
-        system = System(self.atoms.numbers.copy(), self.atoms.positions.copy(), state)
-        key = (tuple(self.atoms.numbers), state, str(self.settings.basis), str(self.settings.ecp))
+        cell = np.array(self.atoms.cell)
+        system = System(
+            self.atoms.numbers.copy(),
+            self.atoms.positions.copy(),
+            state,
+            cell if cell.any() else None,
+            tuple(self.atoms.pbc.tolist()),
+        )
+        key = (self._chosen[0], tuple(self.atoms.numbers), state, self.settings.guess_key)
         guess = None
         if self.solution is not None and key == self._state_key:
-            guess = self.solution.density_matrix
+            guess = self.solution.restart
         elif self.parameters["label"] is not None:
             guess = read_density(self.parameters["label"], key)
         self.solution = None
@@ -186,21 +231,16 @@ class NeuralXC(Calculator):
         )
         self._state_key = key
         if self.parameters["label"] is not None:
-            write_density(self.parameters["label"], key, self.solution.density_matrix)
+            write_density(self.parameters["label"], key, self.solution.restart)
         self._fill(self.solution)
 
     def _fill(self, solution: KSSolution) -> None:
-        energy = solution.energy * units.HARTREE_EV
-        charges, magmoms = atomic_populations(solution)
-        dipole = solution.host.dip_moment(unit="AU", verbose=0)
         self.results.update(
-            energy=energy,
-            free_energy=energy,
-            dipole=np.asarray(dipole) * units.BOHR_ANGSTROM,
-            charges=charges,
-            magmom=float(solution.system.spin_state.pyscf_spin),
-            magmoms=magmoms,
+            energy=solution.energy * units.HARTREE_EV,
+            free_energy=solution.free_energy * units.HARTREE_EV,
         )
+        for name, value in self.backend.properties(solution).items():
+            self.results[name] = value * _UNITS[name]
 
     def _solved(self) -> KSSolution:
         if self.solution is None:
@@ -228,10 +268,7 @@ class NeuralXC(Calculator):
             fidelity=fidelity_tag(self.functional, solution, self.terms),
             convergence=convergence_record(solution),
             provenance=provenance(solution),
-            **{
-                key: results.get(key)
-                for key in ("energy", "free_energy", "forces", "dipole", "charges", "magmoms")
-            },
+            **{key: results.get(key) for key in RESULTS},
         )
 
     def __getstate__(self) -> dict[str, Any]:
@@ -242,15 +279,14 @@ class NeuralXC(Calculator):
         return state
 
     def __repr__(self) -> str:
-        own = ("charge", "multiplicity", "dispersion")
         parts = [f"xc={self.functional.name!r}"]
-        parts += [f"{k}={self.parameters[k]!r}" for k in own if self.parameters[k]]
-        defaults = asdict(KSSettings())
-        parts += [
-            f"{k}={v!r}"
-            for k, v in asdict(self.settings).items()
-            if k == "basis" or v != defaults[k]
-        ]
+        shown = ("charge", "multiplicity", "dispersion")
+        parts += [f"{k}={self.parameters[k]!r}" for k in shown if self.parameters[k]]
+        parts += [f"{k}={v!r}" for k, v in self._keywords.items()]
+        name, reason = self._chosen
+        parts.append(
+            f"backend={name!r}: {reason}" if name else f"backend={self.parameters['backend']!r}"
+        )
         return f"{type(self).__name__}({', '.join(parts)})"
 
     def _log(self) -> None:

@@ -74,3 +74,8 @@ class KSSettings:
     def gradient_tolerance(self) -> float:
         """Orbital-gradient tolerance that is used."""
         return self.conv_tol_grad if self.conv_tol_grad is not None else self.conv_tol**0.5
+
+    @property
+    def guess_key(self) -> tuple[str, str]:
+        """What a density matrix of an earlier calculation must agree in to be a guess."""
+        return str(self.basis), str(self.ecp)

@@ -74,6 +74,11 @@ class KSSolution:
         return self.energies.get("free", self.energies["total"])
 
     @property
+    def restart(self) -> Any:
+        """What the same host takes as `guess`: the density matrix, or else its own object."""
+        return self.host if self.density_matrix is None else self.density_matrix
+
+    @property
     def cycles(self) -> int:
         """SCF cycles over all attempts."""
         return sum(attempt.cycles for attempt in self.history)
