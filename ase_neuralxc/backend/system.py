@@ -160,7 +160,7 @@ def build_mole(system: System, settings: KSSettings) -> gto.Mole:
             for a core potential is asked for without it.
     """
     elements = sorted(set(system.symbols), key=lambda s: atomic_numbers[s])
-    basis = {e: _for_element("basis", settings.basis, e) for e in elements}
+    basis = {e: for_element("basis", settings.basis, e) for e in elements}
     ecp = {}
     for element in elements:
         _check_basis(element, basis[element])
@@ -180,7 +180,8 @@ def build_mole(system: System, settings: KSSettings) -> gto.Mole:
     return mol
 
 
-def _for_element(argument: str, value: str | Mapping[str, str], element: str) -> str:
+def for_element(argument: str, value: str | Mapping[str, str], element: str) -> str:
+    """Entry of an element: one name for all, or a mapping with an optional "default"."""
     if isinstance(value, str):
         return value
     if element in value:

@@ -1,0 +1,111 @@
+"""Dispersion of molecules, crystals and slabs: finite differences, limits, both descriptions."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import fcc111
+from numerical import central_difference, force_by_differences
+from pyscf import gto
+from systems import water
+
+from ase_neuralxc.backend.system import System
+from ase_neuralxc.errors import InvalidInputError
+from ase_neuralxc.records import SpinState, units
+from ase_neuralxc.terms.dispersion import Dispersion, parse_dispersion
+
+# The sums over images are cut off at a fixed distance. Images that enter during a displacement are
+# noise in the differences, more so in D4, whose atomic charges are sums over images as well.
+STRAIN_TOLERANCE = 2e-8  # Hartree/Bohr^3, or 5e-7 eV/A^3
+FORCE_TOLERANCE = {"d3bj": 1e-7, "d4": 2e-6}  # Hartree/Bohr
+NET_FORCE_TOLERANCE = 1e-12  # Hartree/Bohr
+
+
+def system(atoms):
+    cell = atoms.cell.array if atoms.pbc.any() else None
+    return System(
+        atoms.numbers, atoms.positions, SpinState(), cell, tuple(bool(p) for p in atoms.pbc)
+    )
+
+
+def crystal():
+    """A distorted triclinic cell, so that no component vanishes."""
+    cell = [[4.1, 0.2, 0.0], [0.3, 4.4, 0.1], [0.0, -0.4, 4.9]]
+    return Atoms("MgO", [[0.1, 0.0, 0.0], [2.2, 2.0, 2.3]], cell=cell, pbc=True)
+
+
+def slab():
+    atoms = fcc111("Al", (1, 1, 2), vacuum=8.0)
+    atoms.rattle(0.1, seed=1)
+    return atoms
+
+
+STRUCTURES = {"crystal": crystal, "slab": slab}
+
+
+@pytest.mark.parametrize("method", ["d3bj", "d4"])
+@pytest.mark.parametrize("name", STRUCTURES)
+def test_forces_and_stress_equal_finite_differences(method, name):
+    term, atoms = Dispersion(method, "pbe"), STRUCTURES[name]()
+    forces = term.forces(system(atoms))
+    expected = force_by_differences(lambda a: term.energy(system(a)), atoms, 1, 2, 1e-3)
+    expected *= units.BOHR_ANGSTROM
+    assert abs(expected) > 1e-5
+    assert forces[1, 2] == pytest.approx(expected, abs=FORCE_TOLERANCE[method])
+    assert np.abs(forces.sum(axis=0)).max() < NET_FORCE_TOLERANCE
+
+    stress = term.stress(system(atoms))
+    volume = atoms.get_volume() / units.BOHR_ANGSTROM**3
+    for i, j in ((0, 0), (0, 1)):
+
+        def energy(x, i=i, j=j):
+            strain = np.eye(3)
+            strain[i, j] += 0.5 * x
+            strain[j, i] += 0.5 * x
+            strained = atoms.copy()
+            strained.set_cell(atoms.cell.array @ strain, scale_atoms=True)
+            return term.energy(system(strained))
+
+        difference = central_difference(energy, 1e-3) / volume
+        assert abs(difference) > 2 * STRAIN_TOLERANCE
+        assert stress[i, j] == pytest.approx(difference, abs=STRAIN_TOLERANCE)
+    np.testing.assert_array_equal(stress, stress.T)
+
+
+def test_a_slab_in_d3_does_not_feel_its_images():
+    atoms = slab()
+    energies = []
+    for vacuum in (8.0, 16.0):
+        atoms.center(vacuum=vacuum, axis=2)
+        energies.append(Dispersion("d3bj", "pbe").energy(system(atoms)))
+    assert energies[0] < -1e-3
+    assert energies[0] == pytest.approx(energies[1], abs=1e-12)
+
+
+@pytest.mark.parametrize("method", ["d3bj", "d4"])
+def test_a_molecule_is_the_same_as_system_and_as_mole(method):
+    atoms = water()
+    mol = gto.M(
+        atom=list(zip(atoms.symbols, atoms.positions / units.BOHR_ANGSTROM, strict=True)),
+        unit="Bohr", verbose=0,
+    )  # fmt: skip
+    term = Dispersion(method, "r2scan")
+    assert term.energy(mol) < -1e-6
+    assert term.energy(system(atoms)) == pytest.approx(term.energy(mol), rel=1e-12)
+    np.testing.assert_allclose(term.forces(system(atoms)), term.forces(mol), atol=1e-14)
+
+
+def test_stress_of_a_molecule_is_refused():
+    with pytest.raises(InvalidInputError, match="expected a periodic system"):
+        Dispersion("d3bj", "pbe").stress(system(water()))
+
+
+def test_names_of_methods_and_functionals():
+    assert parse_dispersion(None, "pbe") is None
+    assert parse_dispersion("d3", "pbe").name == "d3bj(pbe)"
+    assert parse_dispersion("D4:r2scan", "mine").name == "d4(r2scan)"
+    with pytest.raises(InvalidInputError, match="unknown dispersion 'd5'"):
+        parse_dispersion("d5", "pbe")
+    with pytest.raises(InvalidInputError, match="no damping parameters for the functional 'mine'"):
+        parse_dispersion("d3bj", "mine")
