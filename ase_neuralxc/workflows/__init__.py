@@ -6,7 +6,9 @@ frozen result with `.table()` (text) and `.plot(path)` (picture).
 
 from __future__ import annotations
 
+from ase_neuralxc.workflows.eos import EOSResult, EOSSettings, eos
 from ase_neuralxc.workflows.md import MDResult, MDSettings, md
+from ase_neuralxc.workflows.phonons import BornCharges, PhononSettings, PhononsResult, phonons
 from ase_neuralxc.workflows.relax import (
     RelaxResult,
     RelaxSettings,
@@ -18,16 +20,23 @@ from ase_neuralxc.workflows.thermochemistry import Thermochemistry
 from ase_neuralxc.workflows.vibrations import VibrationSettings, VibrationsResult, vibrations
 
 __all__ = [
+    "BornCharges",
+    "EOSResult",
+    "EOSSettings",
     "MDResult",
     "MDSettings",
+    "PhononSettings",
+    "PhononsResult",
     "RelaxResult",
     "RelaxSettings",
     "Thermochemistry",
     "UnconvergedWarning",
     "VibrationSettings",
     "VibrationsResult",
+    "eos",
     "md",
     "optimizer_names",
+    "phonons",
     "relax",
     "vibrations",
 ]

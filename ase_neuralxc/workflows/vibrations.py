@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -15,6 +14,7 @@ from ase import Atoms
 from ase.vibrations import Vibrations
 
 from ase_neuralxc.errors import InvalidInputError
+from ase_neuralxc.workflows.cache import calculation_identity, claim_directory
 from ase_neuralxc.workflows.common import (
     Progress,
     attach_calculator,
@@ -106,46 +106,6 @@ def _check_indices(atoms: Atoms, indices: Sequence[int] | None) -> None:
         )
 
 
-def _identity(
-    atoms: Atoms, calc: Any, settings: VibrationSettings, dipoles: bool
-) -> dict[str, Any]:
-    """What must be equal for a cached displacement to be used again."""
-    parameters = getattr(calc, "parameters", None) or {}
-    plain = {
-        key: value
-        for key, value in sorted(parameters.items())
-        if isinstance(value, str | int | float | bool | None) and key not in ("txt", "label")
-    }
-    return {
-        "numbers": atoms.numbers.tolist(),
-        "positions": atoms.positions.tolist(),
-        "cell": atoms.cell.tolist(),
-        "magmoms": atoms.get_initial_magnetic_moments().tolist(),
-        "delta": settings.delta,
-        "calculator": type(calc).__name__,
-        "parameters": plain,
-        "dipoles": dipoles,
-    }
-
-
-def _claim_directory(directory: Path, identity: dict[str, Any]) -> None:
-    """Mark a cache directory as belonging to this calculation, or refuse it."""
-    directory.mkdir(parents=True, exist_ok=True)
-    stamp = directory / "calculation.json"
-    # Through JSON and back, so that both sides have the same types and roundings.
-    wanted = json.loads(json.dumps(identity))
-    if stamp.exists():
-        found = json.loads(stamp.read_text())
-        differing = [key for key in wanted if found.get(key) != wanted[key]]
-        if differing:
-            raise InvalidInputError(
-                f"directory: expected displacements of the same calculation in {directory}, got "
-                f"other {', '.join(differing)}; use another directory or delete this one"
-            )
-    else:
-        stamp.write_text(json.dumps(wanted, indent=1))
-
-
 def vibrations(
     atoms: Atoms, calc: Any | None = None, progress: Progress | None = None, **keywords: Any
 ) -> VibrationsResult:
@@ -181,7 +141,8 @@ def vibrations(
     work.calc = calc
     temporary = tempfile.TemporaryDirectory() if settings.directory is None else None
     with temporary or nullcontext(str(settings.directory)) as directory:
-        _claim_directory(Path(directory), _identity(atoms, calc, settings, dipoles))
+        identity = calculation_identity(atoms, calc, delta=settings.delta, dipoles=dipoles)
+        claim_directory(Path(directory), identity)
         run = _Displacements(work, settings, str(directory))
         if len(run.indices) == 0:
             raise InvalidInputError("atoms: expected atoms that may move, all are fixed")
