@@ -60,6 +60,7 @@ class NeuralXC(Calculator):
         magmoms: [n_atoms] initial moments; None takes `atoms.get_initial_magnetic_moments()`.
             Signed moments start a broken-symmetry solution.
         dispersion: "d3bj", "d4", either with ":NAME" for another functional's damping, or None.
+            A functional from a file that names the damping that belongs to it gets that one.
         backend: "pyscf" (molecules), "pyscf-pbc" or "gpaw" (crystals, slabs, boxed molecules), or
             "auto": PySCF for molecules; for periodic structures GPAW where it is installed.
         label: path without suffix; the density is kept in `label.npz` and read on restart.
@@ -139,7 +140,8 @@ class NeuralXC(Calculator):
             raise InvalidInputError(
                 f"multiplicity: expected a positive integer 2S+1, got {multiplicity!r}"
             )
-        dispersion = parse_dispersion(parameters["dispersion"], functional.name)
+        damping = getattr(functional, "dispersion", None) or functional.name
+        dispersion = parse_dispersion(parameters["dispersion"], damping)
         # nothing is assigned before everything has been checked
         self.functional, self._dispersion, self._keywords = functional, dispersion, keywords
         self.backend, self._chosen = None, ("", "")

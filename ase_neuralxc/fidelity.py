@@ -32,7 +32,7 @@ def fidelity_tag(functional: Any, solution: KSSolution, terms: Sequence[Any]) ->
         auxbasis = _rule(settings.auxbasis or "basis default")
     return FidelityTag(
         functional=functional.name,
-        functional_hash=functional_hash(functional) if hasattr(functional, "state_dict") else "",
+        functional_hash=_identity(functional),
         host="pyscf",
         basis=_rule(settings.basis),
         ecp=_rule(settings.ecp or "none"),
@@ -70,6 +70,13 @@ def provenance(solution: KSSolution) -> dict[str, Any]:
         "n_grid_points": int(solution.host.grids.weights.size),
         "device": solution.settings.device,
     }
+
+
+def _identity(functional: Any) -> str:
+    """SHA-256 of its file if it came from a foreign one, else of what it computes; "" for libxc."""
+    if hasattr(functional, "file_hash"):
+        return str(functional.file_hash)
+    return functional_hash(functional) if hasattr(functional, "state_dict") else ""
 
 
 def _rule(value: str | Mapping[str, str]) -> str:

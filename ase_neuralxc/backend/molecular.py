@@ -19,6 +19,9 @@ from ase_neuralxc.backend.guess import initial_density
 from ase_neuralxc.backend.hook import TorchNumInt, check_device
 from ase_neuralxc.backend.ladder import DEFAULT_LADDER, Strategy, climb
 from ase_neuralxc.backend.libxc import LibxcFunctional
+from ase_neuralxc.backend.nonlocal_gradient import attach_nonlocal_gradient
+from ase_neuralxc.backend.nonlocal_hook import NonlocalNumInt
+from ase_neuralxc.backend.population import atomic_populations
 from ase_neuralxc.backend.protocol import EnergyTerm
 from ase_neuralxc.backend.settings import KSSettings
 from ase_neuralxc.backend.solution import KSSolution
@@ -38,6 +41,9 @@ class MolecularBackend:
         dft_module: `pyscf.dft` or a module of the same interface.
         ladder: SCF strategies, cheapest first.
     """
+
+    name = "pyscf"
+    Settings = KSSettings
 
     def __init__(
         self, dft_module: ModuleType = dft, ladder: Sequence[Strategy] = DEFAULT_LADDER
@@ -61,7 +67,8 @@ class MolecularBackend:
 
         Args:
             system: atoms and spin state; an open spin is resolved first.
-            functional: a semi-local torch functional, or a functional of libxc.
+            functional: a torch functional (semi-local ones take the pointwise path), or a
+                functional of libxc.
             settings: basis, grid, tolerances.
             terms: additive energy terms.
             guess: density matrix of the same shape to start from, or None.
@@ -126,6 +133,16 @@ class MolecularBackend:
             forces += term.forces(mf.mol, solution.density_matrix)
         return forces
 
+    def properties(self, solution: KSSolution) -> dict[str, Any]:
+        """Dipole [3] in e*Bohr, charges [n] in e, moments [n] and total moment in mu_B."""
+        charges, magmoms = atomic_populations(solution)
+        return {
+            "dipole": np.asarray(solution.host.dip_moment(unit="AU", verbose=0)),
+            "charges": charges,
+            "magmom": float(solution.system.spin_state.pyscf_spin),
+            "magmoms": magmoms,
+        }
+
     def _mean_field(
         self,
         mol: Any,
@@ -139,14 +156,9 @@ class MolecularBackend:
         mf.chkfile = mf._chkfile = None  # the density is kept by the calculator, not by PySCF
         if isinstance(functional, LibxcFunctional):
             mf.xc = functional.xc_code
-        elif isinstance(functional, SemilocalFunctional):
-            mf.xc = "torch"  # neutral: PySCF reads meaning into parts of functional names
-            mf._numint = TorchNumInt(functional, check_device(settings.device))
         else:
-            raise InvalidInputError(
-                f"xc: the molecular backend needs a semi-local functional, got "
-                f"{type(functional).__name__}"
-            )
+            mf.xc = "torch"  # neutral: PySCF reads meaning into parts of functional names
+            mf._numint = _integrator(functional, settings)
         mf.grids.level = settings.grid_level
         mf.small_rho_cutoff = 0  # dropping points would break the grid response
         mf.conv_tol = settings.conv_tol
@@ -156,12 +168,26 @@ class MolecularBackend:
         if settings.density_fit:
             auxbasis = settings.auxbasis or df.make_auxbasis(mol, mp2fit=False)
             mf = mf.density_fit(auxbasis=auxbasis)
+        if isinstance(mf._numint, NonlocalNumInt):
+            mf = attach_nonlocal_gradient(mf)
         if terms:
             mf = lib.set_class(mf, (_WithTerms, mf.__class__))
             mf.energy_terms = tuple(terms)
         if settings.solvent is not None:
             mf = attach_solvent(mf, settings.solvent)
         return mf
+
+
+def _integrator(functional: XCFunctional, settings: KSSettings) -> TorchNumInt:
+    device = check_device(settings.device)
+    if isinstance(functional, SemilocalFunctional):
+        return TorchNumInt(functional, device)
+    if not settings.grid_response:
+        raise InvalidInputError(
+            "grid_response: expected True for a nonlocal functional, whose points move with the "
+            f"atoms, got False with {functional.name!r}"
+        )
+    return NonlocalNumInt(functional, device)
 
 
 def _restore(cls: type, module: str, ladder: tuple[Strategy, ...]) -> MolecularBackend:

@@ -74,6 +74,8 @@ class SkalaFunctional(nn.Module):
 
     It is nonlocal: the points of a grid belong together, in the order of the atoms, each atom's
     points contiguous (`GridFeatures.atom_slices`). Padding or sorting of the grid is not allowed.
+    A program that reads the sizes of the atoms' grids (1.1) keeps to each of them, and may be
+    evaluated one atom at a time (`atomwise`).
 
     Args:
         program: scripted module with `get_exc_density`.
@@ -102,6 +104,7 @@ class SkalaFunctional(nn.Module):
         self.path = path
         self.file_hash = file_hash
         self.features = frozenset(_POINTWISE.get(key, Feature.GRID) for key in header.inputs)
+        self.atomwise = "atomic_grid_sizes" in header.inputs
 
     def __reduce__(self) -> tuple[Any, tuple[Path, str]]:
         """Pickle as path and hash: a scripted program cannot be pickled, the file is read again."""

@@ -19,6 +19,12 @@ class XCFunctional(Protocol):
         name: short name for reports and the fidelity tag.
         features: the inputs that `energy_density` reads.
         exchange_fraction: fraction of exact exchange that the host adds.
+
+    Optional attributes, read where they are present:
+        atomwise (bool): the energy densities on one atom's grid depend on that grid alone, so that
+            hosts may evaluate a nonlocal functional atom by atom.
+        dispersion (str or None): functional whose dispersion parameters belong to it.
+        file_hash (str): SHA-256 of the file it came from, its identity in the fidelity tag.
     """
 
     name: str
