@@ -1,8 +1,10 @@
-"""Relaxation of atomic positions with any optimiser of ASE."""
+"""Relaxation of atomic positions, and of the cell if asked, with any optimiser of ASE."""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,10 +12,13 @@ from typing import Any
 import ase.optimize
 import numpy as np
 from ase import Atoms
+from ase.constraints import FixSymmetry
+from ase.filters import FrechetCellFilter
 from ase.io import read
 from ase.optimize.optimize import Optimizer
 
 from ase_neuralxc.errors import InvalidInputError, unknown_name
+from ase_neuralxc.records.units import EV_ANGSTROM3_GPA
 from ase_neuralxc.workflows.common import (
     Progress,
     attach_calculator,
@@ -40,18 +45,32 @@ def optimizer_names() -> list[str]:
     )
 
 
+#: Options of ASE's cell filter for each choice of `cell`; Voigt order xx, yy, zz, yz, xz, xy.
+_CELLS: dict[str, dict[str, Any]] = {
+    "fixed": {},
+    "free": {},
+    "volume": {"hydrostatic_strain": True},
+    "in-plane": {"mask": (1, 1, 0, 0, 0, 1)},
+}
+
+
 @dataclass(frozen=True)
 class RelaxSettings:
     """How to relax.
 
     Attributes:
         optimizer: name of a class in `ase.optimize`.
-        fmax: largest force on an atom at convergence, in eV/Angstrom.
+        fmax: largest force on an atom at convergence, in eV/Angstrom; for a cell that relaxes also
+            the largest force on the cell, in ASE's definition (stress times volume per atom).
         steps: largest number of optimiser steps in this call.
         trajectory: ASE trajectory file of the path, or None.
         logfile: the optimiser's own log: a path, "-" for standard output, or None.
         restart: continue from the last frame of `trajectory` if it exists, with the optimiser's
             memory from `<trajectory>.optimizer` if it was kept, and append to the trajectory.
+        cell: what of the cell relaxes: "fixed", "free" (all six strains), "volume" (uniform
+            scaling) or "in-plane" (the strains of x and y: slabs).
+        pressure: external pressure in GPa, for a cell that relaxes.
+        keep_symmetry: allow no step that breaks the space group of the start.
     """
 
     optimizer: str = "BFGS"
@@ -60,6 +79,9 @@ class RelaxSettings:
     trajectory: str | Path | None = None
     logfile: str | Path | None = None
     restart: bool = False
+    cell: str = "fixed"
+    pressure: float = 0.0
+    keep_symmetry: bool = False
 
     def __post_init__(self) -> None:
         if self.optimizer not in optimizer_names():
@@ -69,6 +91,12 @@ class RelaxSettings:
             raise InvalidInputError(f"steps: expected a number of steps >= 0, got {self.steps!r}")
         if self.restart and self.trajectory is None:
             raise InvalidInputError("restart: expected a trajectory to restart from, got None")
+        if self.cell not in _CELLS:
+            raise unknown_name("cell", str(self.cell), _CELLS)
+        if self.pressure and self.cell == "fixed":
+            raise InvalidInputError(
+                f"pressure: expected 0 for a fixed cell, got {self.pressure!r} GPa; set cell"
+            )
 
 
 @dataclass(frozen=True)
@@ -149,7 +177,33 @@ def _resume(atoms: Atoms, trajectory: Path) -> None:
     atoms.set_cell(last.cell)
 
 
-def _make_optimizer(atoms: Atoms, settings: RelaxSettings, options: dict[str, Any]) -> Optimizer:
+def _degrees_of_freedom(atoms: Atoms, settings: RelaxSettings) -> Any:
+    """What the optimiser moves: the atoms, or atoms and cell (Frechet filter of ASE)."""
+    if settings.cell == "fixed":
+        return atoms
+    if not atoms.pbc.any():
+        raise InvalidInputError(
+            f"cell: expected 'fixed' for a structure without periodic directions, got "
+            f"{settings.cell!r}"
+        )
+    return FrechetCellFilter(
+        atoms, scalar_pressure=settings.pressure / EV_ANGSTROM3_GPA, **_CELLS[settings.cell]
+    )
+
+
+@contextmanager
+def _symmetry(atoms: Atoms, keep: bool) -> Iterator[None]:
+    """Add the symmetry to the constraints for a while."""
+    before = list(atoms.constraints)
+    if keep:
+        atoms.set_constraint([*before, FixSymmetry(atoms)])
+    try:
+        yield
+    finally:
+        atoms.set_constraint(before)
+
+
+def _make_optimizer(atoms: Any, settings: RelaxSettings, options: dict[str, Any]) -> Optimizer:
     """Optimiser with its kept memory, or without it where a kill left that file truncated."""
     kind = getattr(ase.optimize, settings.optimizer)
     try:
@@ -162,7 +216,7 @@ def _make_optimizer(atoms: Atoms, settings: RelaxSettings, options: dict[str, An
 def relax(
     atoms: Atoms, calc: Any | None = None, progress: Progress | None = None, **keywords: Any
 ) -> RelaxResult:
-    """Relax the positions of atoms, in place as ASE's optimisers do.
+    """Relax atoms, and their cell if asked, in place as ASE's optimisers do.
 
     Args:
         atoms: the structure; its constraints are honoured.
@@ -174,7 +228,8 @@ def relax(
         The result. An unconverged one says so and also warns (`UnconvergedWarning`).
 
     Raises:
-        InvalidInputError: for an unknown setting or one out of range.
+        InvalidInputError: for an unknown setting or one out of range, or a cell to be relaxed that
+            is not periodic.
     """
     settings = resolve_settings(RelaxSettings, keywords)
     calc = attach_calculator(atoms, calc)
@@ -194,13 +249,18 @@ def relax(
     # Keyed by step: optimisers differ in whether they report the first geometry themselves.
     seen: dict[int, tuple[float, float]] = {}
 
+    moving = _degrees_of_freedom(atoms, settings)
+
     def record() -> None:
-        fmax = max_force(atoms.get_forces())
+        fmax = max_force(moving.get_forces())
         seen[optimizer.nsteps] = (float(atoms.get_potential_energy()), fmax)
         if progress is not None:
             progress(optimizer.nsteps, settings.steps, f"fmax {fmax:.4f} eV/A")
 
-    with _make_optimizer(atoms, settings, options) as optimizer:
+    with (
+        _symmetry(atoms, settings.keep_symmetry),
+        _make_optimizer(moving, settings, options) as optimizer,
+    ):
         record()
         optimizer.attach(record)
         optimizer.run(fmax=settings.fmax, steps=settings.steps)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from ase import Atoms
-from ase.build import molecule
+from ase.build import bulk, molecule
 from ase.calculators.emt import EMT
 from ase.constraints import FixAtoms
 from ase.io import read
@@ -92,6 +92,54 @@ def test_constraints_are_honoured() -> None:
     assert np.abs(atoms.positions[1] - moved).max() > 0.01
 
 
+def strained_copper() -> Atoms:
+    atoms = bulk("Cu", a=3.5, cubic=True)
+    atoms.set_cell(atoms.cell @ np.array([[1.02, 0.01, 0], [0, 0.99, 0], [0, 0, 1.0]]), True)
+    atoms.rattle(0.02, seed=1)
+    atoms.calc = EMT()
+    return atoms
+
+
+def test_a_free_cell_ends_without_stress_at_the_known_lattice_constant(tmp_path) -> None:
+    atoms = strained_copper()
+    result = relax(atoms, cell="free", fmax=1e-3, trajectory=tmp_path / "cell.traj")
+    assert result.converged
+    assert np.abs(atoms.get_stress()).max() < 1e-4
+    assert (atoms.get_volume() / 4) ** (1 / 3) == pytest.approx(2.2617, abs=2e-3)
+    assert len(read(tmp_path / "cell.traj", index=":")) == result.n_steps + 1
+
+
+def test_volume_and_plane_relax_alone() -> None:
+    atoms = strained_copper()
+    ratios = atoms.cell.cellpar()[1:] / atoms.cell.cellpar()[0]
+    assert relax(atoms, cell="volume", fmax=5e-3).converged
+    np.testing.assert_allclose((atoms.cell.cellpar()[1:] / atoms.cell.cellpar()[0])[:2],
+                               ratios[:2], rtol=1e-9)  # fmt: skip
+    assert abs(atoms.get_stress()[:3].sum()) < 2e-3
+    slab = strained_copper()
+    height = slab.cell[2].copy()
+    assert relax(slab, cell="in-plane", fmax=5e-3).converged
+    np.testing.assert_allclose(slab.cell[2], height, atol=1e-12)
+    assert np.abs(slab.get_stress()[[0, 1, 5]]).max() < 2e-3
+    assert np.abs(slab.get_stress()[2]) > 1e-2
+
+
+def test_pressure_shrinks_the_cell() -> None:
+    free, pressed = strained_copper(), strained_copper()
+    relax(free, cell="free", fmax=2e-3)
+    relax(pressed, cell="free", pressure=10.0, fmax=2e-3)
+    assert pressed.get_stress()[:3].mean() * 160.2177 == pytest.approx(-10.0, abs=0.2)
+    assert pressed.get_volume() < 0.98 * free.get_volume()
+
+
+def test_symmetry_is_kept_on_request_and_given_back() -> None:
+    atoms = bulk("Cu", a=3.7)
+    atoms.calc = EMT()
+    assert relax(atoms, cell="free", keep_symmetry=True, fmax=1e-3).converged
+    np.testing.assert_allclose(atoms.cell.angles(), 60.0, atol=1e-8)
+    assert not atoms.constraints
+
+
 def test_progress_table_and_picture(tmp_path) -> None:
     seen: list[tuple[int, int, str]] = []
     result = relax(distorted_water(), progress=lambda *args: seen.append(args))
@@ -110,6 +158,9 @@ def test_progress_table_and_picture(tmp_path) -> None:
         ({"fmax": float("nan")}, "fmax: expected a positive number, got nan"),
         ({"steps": -1}, "steps: expected a number of steps >= 0, got -1"),
         ({"restart": True}, "restart: expected a trajectory"),
+        ({"cell": "fre"}, "unknown cell 'fre'. Did you mean 'free'"),
+        ({"pressure": 1.0}, "pressure: expected 0 for a fixed cell, got 1.0 GPa"),
+        ({"cell": "free"}, "cell: expected 'fixed' for a structure without periodic directions"),
     ],
 )
 def test_bad_settings_are_named(keywords: dict, message: str) -> None:
