@@ -8,9 +8,10 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from ase import Atoms
 
+from ase_neuralxc.cli.crystals import eos, phonons
 from ase_neuralxc.cli.files import (
+    attach,
     check_writable,
     describe,
     emit,
@@ -20,7 +21,6 @@ from ase_neuralxc.cli.files import (
     write_structures,
 )
 from ase_neuralxc.cli.label import label
-from ase_neuralxc.cli.options import calculator_keywords
 from ase_neuralxc.workflows import UnconvergedWarning
 from ase_neuralxc.workflows import relax as relax_atoms
 from ase_neuralxc.workflows import vibrations as vibrate_atoms
@@ -28,27 +28,6 @@ from ase_neuralxc.workflows.common import max_force, snapshot
 
 OK = 0
 UNCONVERGED = 1
-
-
-def attach(arguments: argparse.Namespace, atoms: Atoms) -> Any:
-    """Put a calculator with the settings of the command line on a structure.
-
-    Args:
-        arguments: the parsed command line.
-        atoms: the structure; `charge` and `multiplicity` of its extxyz header count where the
-            command line gives none.
-
-    Returns:
-        The calculator.
-    """
-    from ase_neuralxc.calculator import NeuralXC
-
-    keywords = calculator_keywords(arguments)
-    for name in ("charge", "multiplicity"):
-        if name in atoms.info:
-            keywords.setdefault(name, int(atoms.info[name]))
-    atoms.calc = NeuralXC(**keywords)
-    return atoms.calc
 
 
 def energy(arguments: argparse.Namespace) -> int:
@@ -85,7 +64,7 @@ def energy(arguments: argparse.Namespace) -> int:
 
 
 def relax(arguments: argparse.Namespace) -> int:
-    """`neuralxc relax`: relaxation of the positions."""
+    """`neuralxc relax`: relaxation of positions and, if asked, cell."""
     atoms = read_structure(arguments.structure, arguments.index)
     for path in (arguments.out, arguments.plot):
         check_writable(path)
@@ -98,7 +77,16 @@ def relax(arguments: argparse.Namespace) -> int:
             progress=progress,
             **{
                 name: getattr(arguments, name)
-                for name in ("fmax", "steps", "optimizer", "trajectory", "restart")
+                for name in (
+                    "fmax",
+                    "steps",
+                    "optimizer",
+                    "trajectory",
+                    "restart",
+                    "cell",
+                    "pressure",
+                    "keep_symmetry",
+                )
             },
         )
     if arguments.out is not None:
@@ -187,6 +175,8 @@ def td(arguments: argparse.Namespace) -> int:
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "energy": energy,
     "relax": relax,
+    "eos": eos,
+    "phonons": phonons,
     "vib": vib,
     "td": td,
     "label": label,

@@ -1,4 +1,4 @@
-"""Structures in, structures and results out, progress to standard error."""
+"""Structures in, calculators on them, results out, progress to standard error."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from ase.io import read, write
 from tqdm import tqdm
 
 from ase_neuralxc import __version__
+from ase_neuralxc.cli.options import calculator_keywords
 from ase_neuralxc.errors import InvalidInputError
 from ase_neuralxc.workflows.common import Progress
 
@@ -143,6 +144,27 @@ def emit(arguments: argparse.Namespace, results: dict[str, Any], table: str) -> 
         sys.stdout.write(json.dumps(document, default=_plain, indent=1) + "\n")
     else:
         sys.stdout.write(table + "\n")
+
+
+def attach(arguments: argparse.Namespace, atoms: Atoms) -> Any:
+    """Put a calculator with the settings of the command line on a structure.
+
+    Args:
+        arguments: the parsed command line.
+        atoms: the structure; `charge` and `multiplicity` of its extxyz header count where the
+            command line gives none.
+
+    Returns:
+        The calculator.
+    """
+    from ase_neuralxc.calculator import NeuralXC
+
+    keywords = calculator_keywords(arguments)
+    for name in ("charge", "multiplicity"):
+        if name in atoms.info:
+            keywords.setdefault(name, int(atoms.info[name]))
+    atoms.calc = NeuralXC(**keywords)
+    return atoms.calc
 
 
 @contextmanager

@@ -26,6 +26,17 @@ def _numbers(text: str) -> tuple[float, ...]:
     return tuple(float(part) for part in text.split(","))
 
 
+def _kpoints(text: str) -> tuple[int, ...] | dict[str, float]:
+    numbers = [float(part) for part in text.split(",")]
+    if len(numbers) == 1:
+        return {"density": numbers[0]}
+    return tuple(int(number) for number in numbers)
+
+
+def _integers(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(","))
+
+
 def _name_or_none(text: str) -> str | None:
     return None if text.lower() == "none" else text
 
@@ -44,6 +55,14 @@ _CALCULATOR: dict[str, dict[str, Any]] = {
         "metavar": "M1,M2,...",
         "help": "initial moment of each atom in mu_B (--magmoms=1,-1 breaks the symmetry)",
     },
+    "backend": {"help": "auto, pyscf, pyscf-pbc or gpaw"},
+    "kpts": {
+        "type": _kpoints,
+        "metavar": "N1,N2,N3",
+        "help": "k-points of a crystal, or one number: points per inverse Angstrom",
+    },
+    "smearing": {"type": float, "help": "Fermi-Dirac k_B T in eV"},
+    "ecut": {"type": float, "help": "plane-wave cutoff in eV"},
     "reference": {"help": "rks, uks, roks or auto"},
     "grid_level": {"type": int, "help": "quadrature grid, 0 to 9"},
     "density_fit": {
@@ -121,6 +140,26 @@ def build_parser() -> tuple[Parser, dict[str, list[str]]]:
     relax.add_argument("--restart", action="store_true", help="continue from --trajectory")
     relax.add_argument("--out", help="write the relaxed structure (extxyz)")
     relax.add_argument("--plot", help="picture of the relaxation")
+
+    relax.add_argument("--cell", default="fixed", help="fixed, free, volume or in-plane")
+    relax.add_argument("--pressure", type=float, default=0.0, help="in GPa, for a free cell")
+    relax.add_argument("--keep-symmetry", action="store_true", help="keep the space group")
+
+    eos = command("eos", "equation of state of a crystal", "-1")
+    eos.add_argument("--points", type=int, default=7, help="number of volumes (default 7)")
+    eos.add_argument("--strain", type=float, default=0.06, help="of the volume (default 0.06)")
+    eos.add_argument("--equation", default="birchmurnaghan", help="of state, a name of ase.eos")
+    eos.add_argument("--out", help="write the structure at the fitted volume (extxyz)")
+    eos.add_argument("--plot", help="picture of points and fit")
+
+    phonons = command("phonons", "phonon bands, density of states, thermal properties", "-1")
+    phonons.add_argument(
+        "--supercell", type=_integers, default=(2, 2, 2), metavar="N1,N2,N3", help="default 2,2,2"
+    )
+    phonons.add_argument("--distance", type=float, default=0.01, help="displacement in A")
+    phonons.add_argument("--mesh", type=float, default=60.0, help="length of the q-mesh in A")
+    phonons.add_argument("--directory", help="cache of the displacements; continue from it")
+    phonons.add_argument("--plot", help="picture of bands and density of states")
 
     vib = command("vib", "vibrational modes, infrared intensities, thermochemistry", "-1")
     vib.add_argument("--delta", type=float, default=0.01, help="displacement in A (default 0.01)")
