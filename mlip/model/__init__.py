@@ -1,0 +1,1 @@
+"""Equivariant models: tensor products on the sphere, message passing, spin, energies to forces."""
