@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -55,6 +60,48 @@ class AtomMoments(nn.Module):
             dipole = torch.einsum("n,na,nax->ax", source, shape, away)
             field = field + shape @ monopole - torch.einsum("na,nax,ax->n", shape, away, dipole)
         return field
+
+
+class MomentProgram(nn.Module):
+    """A program with the inputs of Skala 1.1: moments of density and tau per atom act back."""
+
+    inputs = (
+        "density", "kin", "grad", "grid_coords", "grid_weights", "coarse_0_atomic_coords",
+        "atomic_grid_weights", "atomic_grid_sizes", "atomic_grid_size_bound_shape",
+    )  # fmt: skip
+
+    @torch.jit.export
+    def get_exc_density(self, mol: dict[str, Tensor]) -> Tensor:
+        density, tau = mol["density"].sum(0), mol["kin"].sum(0)
+        sigma = (mol["grad"].sum(0) ** 2).sum(0)
+        local = density / (1.0 + density) + 0.5 * tau / (1.0 + tau) + 0.2 * sigma / (1.0 + sigma)
+        sizes = mol["atomic_grid_sizes"]
+        fields = [density[:0]]
+        start = 0
+        for atom in range(sizes.shape[0]):
+            stop = start + int(sizes[atom])
+            away = mol["grid_coords"][start:stop] - mol["coarse_0_atomic_coords"][atom]
+            shape = torch.exp(-0.7 * (away**2).sum(-1))
+            source = local[start:stop] * mol["atomic_grid_weights"][start:stop] * shape
+            dipole = (source.unsqueeze(-1) * away).sum(0)
+            fields.append(0.1 * shape * (source.sum() - torch.matmul(away, dipole)))
+            start = stop
+        slater = -0.9305257363491 * mol["density"].clamp(min=1e-30).pow(4.0 / 3.0).sum(0)
+        return slater * (1.0 + 0.2 * torch.tanh(torch.cat(fields)))
+
+
+def write_program(path: Path, program: nn.Module, inputs: Any, **extra: Any) -> str:
+    """Write a program as a Skala file and return its hash; an ellipsis leaves an entry out."""
+    files = {
+        "metadata": {"version": "test"},
+        "features": inputs,
+        "expected_d3_settings": "b3lyp5",
+        "protocol_version": 2,
+        **extra,
+    }
+    texts = {key: json.dumps(value) for key, value in files.items() if value is not ...}
+    torch.jit.save(torch.jit.script(program), str(path), _extra_files=texts)
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 class Disguised(nn.Module):

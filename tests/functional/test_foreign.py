@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import pickle
 import zipfile
 from pathlib import Path
 
 import pytest
 import torch
+from functionals import write_program
 from torch import Tensor, nn
 
 from ase_neuralxc.errors import CheckpointError, InvalidInputError
@@ -53,17 +53,8 @@ class Slater(nn.Module):
         return local * (1.0 + self.strength * nonlocal_part)
 
 
-def write(path: Path, inputs: list[str] = VERSION_1_1, strength: float = 0.0, **extra) -> str:
-    files = {
-        "metadata": {"version": "test"},
-        "features": inputs,
-        "expected_d3_settings": "b3lyp5",
-        "protocol_version": 2,
-        **extra,
-    }
-    texts = {key: json.dumps(value) for key, value in files.items() if value is not ...}
-    torch.jit.save(torch.jit.script(Slater(strength)), str(path), _extra_files=texts)
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def write(path: Path, inputs=VERSION_1_1, strength: float = 0.0, **extra) -> str:
+    return write_program(path, Slater(strength), extra.pop("features", inputs), **extra)
 
 
 def molecule(**changes) -> GridFeatures:
