@@ -38,25 +38,26 @@ def evaluate_invariants(
     Raises:
         FunctionalError: the functional returned a value that is not finite.
     """
-    leaves = [torch.from_numpy(a).to(device).requires_grad_(deriv > 0) for a in arrays]
-    invariants = (
-        DensityInvariants(leaves[0], leaves[1], leaves[2])
-        if polarised
-        else DensityInvariants.from_total(*(leaf[0] for leaf in leaves))
-    )
+    # said for everything below: backward passes, which may call this, switch gradients off
     with torch.set_grad_enabled(deriv > 0):
+        leaves = [torch.from_numpy(a).to(device).requires_grad_(deriv > 0) for a in arrays]
+        invariants = (
+            DensityInvariants(leaves[0], leaves[1], leaves[2])
+            if polarised
+            else DensityInvariants.from_total(*(leaf[0] for leaf in leaves))
+        )
         energy = functional.local_energy_density(invariants)
-    rows, n = sum(a.shape[0] for a in arrays), arrays[0].shape[-1]
-    first = torch.zeros(rows, n, dtype=torch.float64)
-    second = None
-    if deriv > 0:
-        first = _stack(_grad(energy, leaves, create_graph=deriv > 1), leaves)
-    if deriv > 1:
-        second = torch.zeros(rows, rows, n, dtype=torch.float64)
-        for row in range(rows):
-            if first[row].requires_grad:
-                parts = _grad(first[row], leaves, retain_graph=True)
-                second[row] = _stack(parts, leaves).cpu()
+        rows, n = sum(a.shape[0] for a in arrays), arrays[0].shape[-1]
+        first = torch.zeros(rows, n, dtype=torch.float64)
+        second = None
+        if deriv > 0:
+            first = _stack(_grad(energy, leaves, create_graph=deriv > 1), leaves)
+        if deriv > 1:
+            second = torch.zeros(rows, rows, n, dtype=torch.float64)
+            for row in range(rows):
+                if first[row].requires_grad:
+                    parts = _grad(first[row], leaves, retain_graph=True)
+                    second[row] = _stack(parts, leaves).detach().cpu()
     out = (
         energy.detach().cpu().numpy(),
         first.detach().cpu().numpy(),

@@ -92,13 +92,20 @@ class AnchoredNetwork(nn.Module):
         Returns:
             [n] values, and [n, k] gradient or None; float64.
         """
-        weights, biases = _logistic(tuple(self.weights), tuple(self.biases))
-        x = inputs.to(weights[0].dtype)
-        if torch.is_grad_enabled() or x.device.type != "cpu":
-            value, gradient = _evaluate(weights, biases, x, with_gradient)
-        else:
-            value, gradient = _evaluate_in_blocks(weights, biases, x, with_gradient)
-        return value.to(torch.float64), None if gradient is None else gradient.to(torch.float64)
+        return _perceptron(tuple(self.weights), tuple(self.biases), inputs, with_gradient)
+
+
+def _perceptron(
+    weights: Sequence[Tensor], biases: Sequence[Tensor], inputs: Tensor, with_gradient: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Compute h [n] and its gradient [n, k] in float64, in the way that the situation allows."""
+    scaled, shifted = _logistic(weights, biases)
+    x = inputs.to(scaled[0].dtype)
+    if torch.is_grad_enabled() or x.device.type != "cpu":
+        value, gradient = _evaluate(scaled, shifted, x, with_gradient)
+    else:
+        value, gradient = _evaluate_in_blocks(scaled, shifted, x, with_gradient)
+    return value.to(torch.float64), None if gradient is None else gradient.to(torch.float64)
 
 
 def _logistic(
@@ -210,8 +217,13 @@ class _WeightGradient(torch.autograd.Function):
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
         higher = torch.is_grad_enabled()
         with torch.enable_grad():
-            value, _ = ctx.network.evaluate(ctx.inputs, with_gradient=False)
-            gradients = torch.autograd.grad(
-                value, ctx.parameters, cotangents[0], create_graph=higher
+            # Aliases: the inputs may depend on the weights too, which is not this node's affair.
+            aliases = [p.view_as(p) for p in ctx.parameters]
+            alias_of = dict(zip(map(id, ctx.parameters), aliases, strict=True))
+            weights, biases = (
+                [alias_of.get(id(p), p) for p in group]
+                for group in (ctx.network.weights, ctx.network.biases)
             )
+            value, _ = _perceptron(weights, biases, ctx.inputs, with_gradient=False)
+            gradients = torch.autograd.grad(value, aliases, cotangents[0], create_graph=higher)
         return (None, None, *gradients)
