@@ -2,7 +2,8 @@
 
 The matrix M_e = sum_m2 Y_m2(e) Gaunt[m1, m2, m3] does not depend on the channel: it is made once
 per edge by one matrix product with the pre-contracted coefficients, and applied to all channels by
-a batched one. Radial weights multiply channels afterwards.
+a batched one. Weights per degree commute with the sum over neighbours and with the reading of the
+sender's features: they act on atoms, of which there are many fewer than edges.
 """
 
 from __future__ import annotations
@@ -10,12 +11,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from mlip.model.gaunt import full_gaunt_tensor
+from mlip.model.constants import ExactModule
+from mlip.model.gaunt import DegreeWeights, full_gaunt_tensor
 from mlip.model.harmonics import degrees, n_components
 
 
-class GauntConvolution(nn.Module):
-    """Y(r_e) x h_e for many edges, with weights for each degree before and after.
+class GauntConvolution(ExactModule):
+    """Sum over neighbours of radial weight times Y(r_e) x h_sender.
 
     Args:
         l_in: largest degree of the features.
@@ -25,46 +27,60 @@ class GauntConvolution(nn.Module):
     """
 
     coefficients: Tensor
-    degree_in: Tensor
     degree_edge: Tensor
-    degree_out: Tensor
 
     def __init__(self, l_in: int, l_edge: int, l_out: int, channels: int) -> None:
         super().__init__()
         gaunt = full_gaunt_tensor(l_edge, l_out, l_in).reshape(n_components(l_edge), -1)
-        self.register_buffer("coefficients", gaunt, persistent=False)
-        self.register_buffer("degree_in", degrees(l_in), persistent=False)
+        self.keep("coefficients", gaunt)
         self.register_buffer("degree_edge", degrees(l_edge), persistent=False)
-        self.register_buffer("degree_out", degrees(l_out), persistent=False)
-        self.before = nn.Parameter(torch.ones(l_in + 1, channels))
+        self.before = DegreeWeights(l_in, channels, rank=1)
         self.edge = nn.Parameter(torch.ones(l_edge + 1))
-        self.after = nn.Parameter(torch.ones(l_out + 1, channels))
+        self.after = DegreeWeights(l_out, channels, rank=1)
+        self._shape = (n_components(l_out), n_components(l_in))
 
-    def edge_matrices(self, harmonics: Tensor) -> Tensor:
-        """The matrices of the edges, to be used for all layers and channels.
+    def matrices(self, harmonics: Tensor) -> Tensor:
+        """The matrices of the edges, shared by all channels.
 
         Args:
-            harmonics: [e, (l_edge + 1)^2].
+            harmonics: [e, (l_edge + 1)^2] of the edges' directions.
 
         Returns:
             [e, (l_out + 1)^2, (l_in + 1)^2].
         """
-        weighted = harmonics * self.edge.index_select(0, self.degree_edge)
-        flat = weighted @ self.coefficients.to(harmonics.dtype)
-        return flat.reshape(len(harmonics), len(self.degree_out), len(self.degree_in))
+        weights = self.edge.index_select(0, self.degree_edge)
+        weighted = self.coefficients * weights[:, None]
+        return (harmonics @ weighted).reshape(-1, *self._shape)
 
-    def forward(self, harmonics: Tensor, features: Tensor, radial: Tensor) -> Tensor:
-        """Messages along edges.
+    def messages(self, harmonics: Tensor, features: Tensor, radial: Tensor) -> Tensor:
+        """What each edge carries.
 
         Args:
-            harmonics: [e, (l_edge + 1)^2] of the edges' directions.
+            harmonics: [e, (l_edge + 1)^2].
             features: [e, (l_in + 1)^2, channels] of the atoms that send.
-            radial: [e, channels] weights that depend on distance.
+            radial: [e, channels].
 
         Returns:
             [e, (l_out + 1)^2, channels].
         """
-        weighted = features * self.before.index_select(0, self.degree_in)
-        product = torch.bmm(self.edge_matrices(harmonics), weighted)
-        scale = radial[:, None] * self.after.index_select(0, self.degree_out)
-        return product * scale
+        return torch.bmm(self.matrices(harmonics), features) * radial[:, None]
+
+    def forward(
+        self, features: Tensor, harmonics: Tensor, radial: Tensor, edge_index: Tensor
+    ) -> Tensor:
+        """One convolution.
+
+        Args:
+            features: [(l_in + 1)^2, n, channels].
+            harmonics: [e, (l_edge + 1)^2] of the edges' directions.
+            radial: [e, channels] weights that depend on distance.
+            edge_index: [2, e] sender and receiver.
+
+        Returns:
+            [(l_out + 1)^2, n, channels].
+        """
+        sender, receiver = edge_index
+        sent = self.before(features, 0).transpose(0, 1).index_select(0, sender)
+        messages = self.messages(harmonics, sent, radial)
+        total = messages.new_zeros(features.shape[1], *messages.shape[1:])
+        return self.after(total.index_add(0, receiver, messages).transpose(0, 1), 0)

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from ase_neuralxc.errors import InvalidInputError
+from mlip.model.constants import ExactModule
 from mlip.model.harmonics import degree_slice, degrees, n_components
 from mlip.model.sphere_grid import sphere_grid
 
@@ -81,7 +82,7 @@ class DegreeWeights(nn.Module):
         return features * self.weights[copy].index_select(0, self.index)[:, None]
 
 
-class GridProduct(nn.Module):
+class GridProduct(ExactModule):
     """Common part of the products: limits, weights, and the sum over ranks.
 
     Args:
@@ -142,9 +143,9 @@ class GauntProduct(GridProduct):
     def __init__(self, l_factors: Sequence[int], l_out: int, channels: int, rank: int = 1) -> None:
         super().__init__(l_factors, l_out, channels, rank)
         grid = sphere_grid(sum(l_factors) + l_out)
-        self.register_buffer("projection", grid.projection(l_out), persistent=False)
+        self.keep("projection", grid.projection(l_out))
         for l_max in set(l_factors):
-            self.register_buffer(f"values_{l_max}", grid.values(l_max), persistent=False)
+            self.keep(f"values_{l_max}", grid.values(l_max))
 
     def _product(self, factors: list[Tensor]) -> Tensor:
         on_grid = None
@@ -169,10 +170,10 @@ class CurlProduct(GridProduct):
             raise InvalidInputError(f"l_factors: expected two factors, got {list(l_factors)}")
         # The gradients lower a degree each, the factor r raises it by one.
         grid = sphere_grid(max(sum(l_factors) - 1, 0) + l_out)
-        self.register_buffer("projection", grid.projection(l_out), persistent=False)
+        self.keep("projection", grid.projection(l_out))
         for l_max in set(l_factors):
             derivatives = grid.tangent_derivatives(l_max)
-            self.register_buffer(f"derivatives_{l_max}", derivatives, persistent=False)
+            self.keep(f"derivatives_{l_max}", derivatives)
 
     def _product(self, factors: list[Tensor]) -> Tensor:
         (a1, a2), (b1, b2) = (
@@ -182,21 +183,21 @@ class CurlProduct(GridProduct):
         return to_grid(self.projection, a1 * b2 - a2 * b1)
 
 
-class ManyBodyProduct(nn.Module):
+class ManyBodyProduct(ExactModule):
     """Sum of the powers 1..order of a feature: all products of up to `order` densities.
 
-    One transform to the grid serves all powers, and one transform back all of them: their weights
-    after the product are applied to the coefficients.
+    One transform to the grid serves all powers. The first power needs none: the harmonics are
+    orthonormal, and a feature projected is its own lower degrees.
 
     Args:
         l_max: largest degree of the feature.
-        l_out: largest degree of the result.
+        l_out: largest degree of the result, at most `l_max`.
         channels: channels, which do not mix.
         order: largest power.
         rank: number of sums with separate weights before the product.
 
     Raises:
-        InvalidInputError: order or rank below one.
+        InvalidInputError: order or rank below one, or a result of larger degree than the feature.
     """
 
     values: Tensor
@@ -204,26 +205,31 @@ class ManyBodyProduct(nn.Module):
 
     def __init__(self, l_max: int, l_out: int, channels: int, order: int, rank: int = 1) -> None:
         super().__init__()
-        if order < 1 or rank < 1:
-            raise InvalidInputError(f"expected order, rank >= 1, got {order}, {rank}")
-        self.order, self.rank = order, rank
+        if order < 1 or rank < 1 or l_out > l_max:
+            raise InvalidInputError(
+                f"expected order, rank >= 1 and l_out <= l_max, got order={order}, rank={rank}, "
+                f"l_out={l_out}, l_max={l_max}"
+            )
+        self.rank, self._n_out = rank, n_components(l_out)
         self.before = DegreeWeights(l_max, channels, rank)
-        self.after = nn.ModuleList(DegreeWeights(l_out, channels, rank) for _ in range(order))
+        self.linear = DegreeWeights(l_out, channels, rank)
+        self.powers = nn.ModuleList(DegreeWeights(l_out, channels, rank) for _ in range(order - 1))
         grid = sphere_grid(order * l_max + l_out)
-        self.register_buffer("values", grid.values(l_max), persistent=False)
-        self.register_buffer("projection", grid.projection(l_out), persistent=False)
+        self.keep("values", grid.values(l_max))
+        self.keep("projection", grid.projection(l_out))
 
     def forward(self, feature: Tensor) -> Tensor:
         """[(l_max + 1)^2, n, channels] to [(l_out + 1)^2, n, channels]."""
         total = None
         for copy in range(self.rank):
-            base = to_grid(self.values, self.before(feature, copy))
+            weighted = self.before(feature, copy)
+            term = self.linear(weighted[: self._n_out], copy)
+            base = to_grid(self.values, weighted)
             power = base
-            for weigh in self.after:
-                if weigh is not self.after[0]:
-                    power = power * base
-                term = weigh(to_grid(self.projection, power), copy)
-                total = term if total is None else total + term
+            for weigh in self.powers:
+                power = power * base
+                term = term + weigh(to_grid(self.projection, power), copy)
+            total = term if total is None else total + term
         assert total is not None
         return total
 
@@ -239,4 +245,4 @@ def to_grid(matrix: Tensor, features: Tensor) -> Tensor:
         [p, n, channels], one matrix product.
     """
     flat = features.reshape(features.shape[0], -1)
-    return (matrix.to(flat.dtype) @ flat).reshape(-1, *features.shape[1:])
+    return (matrix @ flat).reshape(-1, *features.shape[1:])

@@ -126,7 +126,9 @@ def test_equal_to_the_clebsch_gordan_path_of_e3nn(l1, l2, l_out, double_e3nn):
     ours = GauntProduct((l1, l2), l_out, CHANNELS).double()(a, b)
     theirs = e3nn_product(a, b, l1, l2, l_out, gaunt_factor, odd=False)
     assert theirs.abs().max() > 0.1
-    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-11 * float(theirs.abs().max()))
+    torch.testing.assert_close(
+        ours, theirs, rtol=0, atol=1e-11 * float(theirs.detach().abs().max())
+    )
 
 
 def curl_factor(i, j, k):
@@ -140,7 +142,7 @@ def curl_factor(i, j, k):
         b[:, None, :].expand(-1, a.shape[1], -1).reshape(len(b), -1, 1),
     )
     tensor = pairs[degree_slice(k)].reshape(2 * k + 1, 2 * i + 1, 2 * j + 1).permute(1, 2, 0)
-    return float((tensor * o3.wigner_3j(i, j, k, dtype=torch.float64)).sum())
+    return float((tensor.detach() * o3.wigner_3j(i, j, k, dtype=torch.float64)).sum())
 
 
 def test_curl_equals_the_odd_paths_of_e3nn(double_e3nn):
@@ -149,7 +151,9 @@ def test_curl_equals_the_odd_paths_of_e3nn(double_e3nn):
     ours = CurlProduct((l1, l2), l_out, CHANNELS).double()(a, b)
     theirs = e3nn_product(a, b, l1, l2, l_out, curl_factor, odd=True)
     assert theirs.abs().max() > 0.1
-    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-11 * float(theirs.abs().max()))
+    torch.testing.assert_close(
+        ours, theirs, rtol=0, atol=1e-11 * float(theirs.detach().abs().max())
+    )
 
 
 def test_curl_of_two_vectors_is_their_cross_product():
@@ -167,7 +171,9 @@ def test_fourier_form_is_the_same_product(l1, l2, l_out):
     grid = GauntProduct((l1, l2), l_out, CHANNELS).double()(a, b)
     fourier = FourierGauntProduct(l1, l2, l_out)(a, b)
     assert grid.abs().max() > 0.1
-    torch.testing.assert_close(fourier, grid.detach(), rtol=0, atol=1e-11 * float(grid.abs().max()))
+    torch.testing.assert_close(
+        fourier, grid.detach(), rtol=0, atol=1e-11 * float(grid.detach().abs().max())
+    )
 
 
 def test_many_body_is_the_sum_of_repeated_products():
@@ -177,21 +183,23 @@ def test_many_body_is_the_sum_of_repeated_products():
     torch.testing.assert_close(many(x), x + sum(powers), rtol=0, atol=1e-11)
 
 
+EDGES = torch.tensor([[1, 2, 0, 4, 3], [0, 0, 1, 3, 4]])
+
+
 @pytest.mark.parametrize("improper", [False, True])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_convolution_is_equivariant(dtype, improper):
     l_in, l_edge, l_out = 2, 3, 3
     convolution = randomised(GauntConvolution(l_in, l_edge, l_out, CHANNELS), dtype)
-    x = feature(l_in, 1, dtype)
-    radial = feature(0, 2, dtype)[0]
+    x, radial = feature(l_in, 1, dtype), feature(0, 2, dtype)[0]
     vectors = torch.nn.functional.normalize(feature(0, 3, dtype)[0], dim=1)
     rotation = random_rotation(dtype, improper)
 
     def run(x, vectors):
-        return convolution(solid_harmonics(vectors, l_edge), x.transpose(0, 1), radial)
+        return convolution(x, solid_harmonics(vectors, l_edge), radial, EDGES)
 
-    expected = act(representation(rotation, l_out), run(x, vectors).transpose(0, 1))
-    turned = run(act(representation(rotation, l_in), x), vectors @ rotation.T).transpose(0, 1)
+    expected = act(representation(rotation, l_out), run(x, vectors))
+    turned = run(act(representation(rotation, l_in), x), vectors @ rotation.T)
     scale = float(expected.detach().abs().max())
     assert scale > 0.1
     torch.testing.assert_close(turned, expected, rtol=0, atol=TOLERANCE[dtype] * scale)
@@ -201,14 +209,15 @@ def test_convolution_equals_the_product_on_the_grid():
     l_in, l_edge, l_out = 2, 3, 3
     convolution = randomised(GauntConvolution(l_in, l_edge, l_out, CHANNELS), torch.float64)
     product = GauntProduct((l_in, l_edge), l_out, CHANNELS).double()
-    product.before[0].weights.data[0] = convolution.before.data
+    product.before[0].weights.data = convolution.before.weights.data
     product.before[1].weights.data[0] = convolution.edge.data[:, None]
-    product.after.weights.data[0] = convolution.after.data
+    product.after.weights.data = convolution.after.weights.data
     x, radial = feature(l_in, 1), feature(0, 2)[0]
     harmonics = solid_harmonics(torch.nn.functional.normalize(feature(0, 3)[0], dim=1), l_edge)
     edges = harmonics.T[:, :, None].expand(-1, -1, CHANNELS)
-    expected = product(x, edges).transpose(0, 1) * radial[:, None]
-    ours = convolution(harmonics, x.transpose(0, 1), radial)
+    messages = product(x[:, EDGES[0]], edges) * radial
+    expected = torch.zeros_like(messages).index_add(1, EDGES[1], messages)
+    ours = convolution(x, harmonics, radial, EDGES)
     assert ours.abs().max() > 0.1
     torch.testing.assert_close(ours, expected, rtol=0, atol=1e-11)
 
@@ -225,7 +234,7 @@ def test_products_differentiate_twice():
         (lambda: GauntProduct((2,), 2, 1), "at least two factors"),
         (lambda: GauntProduct((2, 2), 2, 1, rank=0), "rank=0"),
         (lambda: CurlProduct((2, 2, 2), 2, 1), "expected two factors"),
-        (lambda: ManyBodyProduct(2, 2, 1, order=0), "order, rank >= 1, got 0, 1"),
+        (lambda: ManyBodyProduct(2, 2, 1, order=0), "got order=0"),
         (lambda: GauntProduct((1, 1), 1, 1)(feature(1, 0), feature(2, 0)), "degrees up to"),
     ],
 )
