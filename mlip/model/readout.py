@@ -72,7 +72,7 @@ class MomentReadout(nn.Module):
             last: [n, hidden] invariants of the second round.
             basis: [n w, n_basis] radial functions of the slots.
             slots: of the edges.
-            sent: [n w, a] moments of the neighbours over `moment_scale`, None if no input.
+            sent: [n w, a] saturated moments of the neighbours, None if they are no input.
             moments: [n, a] moments over `moment_scale`, None if they are no input.
 
         Returns:

@@ -40,6 +40,7 @@ from mlip.model.spin import (
     check_moments,
     coupled_invariants,
     invariants,
+    saturated,
 )
 
 #: Densities that enter the products, each with its own linear map.
@@ -240,7 +241,8 @@ class SphereModel(nn.Module):
     def _spin_invariants(
         self, graph: AtomGraph, slots: EdgeSlots, moments: Tensor, direction: Tensor
     ) -> tuple[Tensor, SpinInvariants]:
-        """Moments of the senders [m, a], and the invariants of all."""
+        """Saturated moments of the senders [m, a], and the invariants of all."""
+        moments = saturated(moments)
         nothing = moments.new_zeros(moments.shape[1])
         sent, received = (
             slots.fill(moments.index_select(0, side), nothing) for side in graph.edge_index

@@ -85,19 +85,31 @@ def check_moments(moments: Tensor | None, n_atoms: int, kind: str) -> Tensor:
     return torch.stack([nothing, nothing, moments], dim=1)
 
 
+def saturated(moments: Tensor) -> Tensor:
+    """M / sqrt(1 + m^2): odd, smooth, shorter than one, so that no moment is far from the data.
+
+    Args:
+        moments: [n, a] in units of their typical size.
+
+    Returns:
+        [n, a].
+    """
+    return moments * (1.0 + moments.square().sum(1, keepdim=True)).rsqrt()
+
+
 def invariants(moments: Tensor, received: Tensor, sent: Tensor) -> SpinInvariants:
     """Dot products of moments.
 
     Args:
-        moments: [n, a] in units of their typical size, a = 1 or 3.
+        moments: [n, a] of length below one, a = 1 or 3.
         received: [m, a] moment of the receiver of each edge.
         sent: [m, a] moment of the sender.
 
     Returns:
-        m_i . m_j and m_j . m_j for edges; m^2 and a bounded form of it for atoms.
+        m_i . m_j and m_j . m_j for edges; m^2 and m^4 for atoms.
     """
     square = moments.square().sum(1)
-    atoms = torch.stack([square, square / (1.0 + square)], dim=1)
+    atoms = torch.stack([square, square.square()], dim=1)
     edges = torch.stack([(received * sent).sum(1), sent.square().sum(1)], dim=1)
     return SpinInvariants(atoms, edges)
 
@@ -108,7 +120,7 @@ def coupled_invariants(
     """Products of moments that know the directions of bonds.
 
     Args:
-        moments: [n, 3] in units of their typical size.
+        moments: [n, 3] of length below one.
         received: [m, 3] moment of the receiver of each edge.
         sent: [m, 3] moment of the sender.
         directions: [m, 3] unit vectors from receiver to sender.
