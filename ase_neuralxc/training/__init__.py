@@ -1,0 +1,1 @@
+"""Training of functionals: reference reactions, stored densities, losses, trainer."""

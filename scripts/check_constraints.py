@@ -1,0 +1,52 @@
+"""Exact constraints of functionals, measured and side by side.
+
+python scripts/check_constraints.py my-functional.safetensors
+python scripts/check_constraints.py pbe r2scan --against libxc:b3lyp
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+
+from ase_neuralxc.backend.libxc import PREFIX, LibxcFunctional
+from ase_neuralxc.errors import NeuralXCError
+from ase_neuralxc.functional import load_functional
+from ase_neuralxc.training.exactness import report, residuals
+
+
+def find(name: str):
+    if name.lower().startswith(PREFIX):
+        return LibxcFunctional(name[len(PREFIX) :])
+    return load_functional(name)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("functional", nargs="+", help="names, checkpoints, or libxc:NAME")
+    parser.add_argument(
+        "--against",
+        nargs="*",
+        default=["libxc:b3lyp", "pbe", "r2scan"],
+        help="functionals beside them (default: libxc:b3lyp pbe r2scan)",
+    )
+    parser.add_argument("--json", action="store_true", help="write JSON instead of a table")
+    arguments = parser.parse_args()
+    try:
+        functionals = [find(name) for name in [*arguments.functional, *arguments.against]]
+        if arguments.json:
+            found = {f.name: {r.name: r.value for r in residuals(f)} for f in functionals}
+            print(json.dumps(found, indent=1))
+        else:
+            print(report(functionals))
+    except NeuralXCError as error:
+        print(f"check_constraints: error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
