@@ -20,8 +20,9 @@ from ase_neuralxc.errors import InvalidInputError
 from ase_neuralxc.features.names import Feature
 from ase_neuralxc.functional.protocol import SemilocalFunctional
 
-#: Points per block: the activations of a 64-wide network then stay in the second-level cache.
-BLOCK = 4096
+#: Points per block by derivative order. Blocks this long hide the cost of calling torch, and a
+#: block's graph still takes some 20 MB only; second derivatives keep ten times as much.
+BLOCK = {0: 16384, 1: 16384, 2: 4096}
 #: Total density below which a point is skipped, as libxc does (its r2SCAN threshold is 1e-11).
 DENSITY_THRESHOLD = 1e-11
 
@@ -133,8 +134,8 @@ class TorchNumInt(numint.NumInt):
         fxc = np.zeros((*shape, *shape, n)) if deriv > 1 else None
         total = values[:, 0].sum(0) if spin else values[0]
         (kept,) = np.nonzero(total > DENSITY_THRESHOLD)
-        for start in range(0, kept.size, BLOCK):
-            points = kept[start : start + BLOCK]
+        for start in range(0, kept.size, BLOCK[deriv]):
+            points = kept[start : start + BLOCK[deriv]]
             block = values[..., points]
             energy, first, second = evaluate_invariants(
                 self.functional,

@@ -29,14 +29,19 @@ from ase_neuralxc.functional.lda import DENSITY_THRESHOLD, SLATER
 from ase_neuralxc.functional.network import DTYPES, AnchoredNetwork
 from ase_neuralxc.functional.protocol import SemilocalFunctional
 
+#: The exchange factor is a smooth function of two bounded variables: wider networks only cost.
+_EXCHANGE_WIDTH = 32
+
 
 @dataclass(frozen=True)
 class NeuralSemilocalSettings:
     """Everything but the weights of a `NeuralSemilocal`.
 
     Attributes:
-        width: units of each hidden layer of both networks.
-        depth: number of hidden layers.
+        width: units of each hidden layer of the correlation network, a function of four variables.
+        exchange_width: the same of the exchange network, a function of two; None takes `width`,
+            but at most 32.
+        depth: number of hidden layers of both.
         seed: of the initial weights; torch's global generator is neither read nor advanced.
         dtype: of the networks, "float32" or "float64".
         exchange_bound: "lieb-oxford" (F_x <= 1.804) or "tight" (F_x <= 1.174).
@@ -46,6 +51,7 @@ class NeuralSemilocalSettings:
     """
 
     width: int = 64
+    exchange_width: int | None = None
     depth: int = 3
     seed: int = 0
     dtype: str = "float32"
@@ -55,11 +61,12 @@ class NeuralSemilocalSettings:
     head_scale: float = 0.3
 
     def __post_init__(self) -> None:
-        for name in ("width", "depth"):
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
-                raise InvalidInputError(
-                    f"{name}: expected a positive integer, got {getattr(self, name)!r}"
-                )
+        for name in ("width", "exchange_width", "depth"):
+            value = getattr(self, name)
+            if name == "exchange_width" and value is None:
+                continue
+            if not isinstance(value, int) or value < 1:
+                raise InvalidInputError(f"{name}: expected a positive integer, got {value!r}")
         if self.dtype not in DTYPES:
             raise unknown_name("dtype", str(self.dtype), DTYPES)
         exact.exchange_bound(self.exchange_bound)
@@ -103,9 +110,10 @@ class NeuralSemilocal(SemilocalFunctional):
         self.settings = settings
         self.exchange_fraction = settings.exchange_fraction
         generator = torch.Generator().manual_seed(settings.seed)
-        shared = (settings.width, settings.depth, settings.dtype, generator, settings.head_scale)
-        self.exchange_net = AnchoredNetwork(2, *shared)
-        self.correlation_net = AnchoredNetwork(4, *shared)
+        shared = (settings.depth, settings.dtype, generator, settings.head_scale)
+        exchange_width = settings.exchange_width or min(settings.width, _EXCHANGE_WIDTH)
+        self.exchange_net = AnchoredNetwork(2, exchange_width, *shared)
+        self.correlation_net = AnchoredNetwork(4, settings.width, *shared)
 
     def zero_head_(self) -> None:
         """Make the functional LDA: both enhancement factors become one everywhere."""
