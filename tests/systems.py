@@ -11,7 +11,9 @@ from ase_neuralxc.records import SpinState
 
 def as_system(atoms: Atoms, **state: object) -> System:
     """Atoms with a spin state, as backends take them."""
-    return System(atoms.numbers.copy(), atoms.positions.copy(), SpinState(**state))
+    cell = atoms.cell.array.copy() if atoms.cell.any() else None
+    pbc = tuple(atoms.pbc.tolist())
+    return System(atoms.numbers.copy(), atoms.positions.copy(), SpinState(**state), cell, pbc)
 
 
 def water() -> Atoms:

@@ -29,8 +29,12 @@ class LevelShift:
         return not mf.sigma
 
     def run(self, mf: Any, guess: NDArray) -> tuple[Any, int]:
-        """Converge; the last diagonalisation is free of the shift."""
-        return DIIS(self.name, level_shift=self.shift, space=12).run(mf, guess)
+        """Converge, then take the shift out of the levels without mixing occupied and empty."""
+        mf, cycles = DIIS(self.name, level_shift=self.shift, space=12).run(mf, guess)
+        mf.mo_energy, mf.mo_coeff = mf.canonicalize(mf.mo_coeff, mf.mo_occ)
+        # a shift also holds on to states that are not the lowest
+        mf.converged = mf.converged and np.array_equal(mf.get_occ(mf.mo_energy), mf.mo_occ)
+        return mf, cycles
 
 
 @dataclass(frozen=True)

@@ -103,6 +103,9 @@ def occupy(energies: NDArray, count: float, width: float) -> tuple[NDArray, floa
         above = flat[number] if number < flat.size else flat[-1]
         return occupations.reshape(energies.shape), float(0.5 * (below + above))
     low, high = flat[0] - 40 * width, flat[-1] + 40 * width
+    if not 0 < count < flat.size:  # an empty or a full channel has no level in between
+        full = count > 0
+        return np.full(energies.shape, float(full)), float(high if full else low)
     level = brentq(
         lambda mu: expit((mu - energies) / width).sum() - count, low, high, xtol=1e-15, rtol=1e-15
     )

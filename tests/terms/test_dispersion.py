@@ -8,11 +8,10 @@ from ase import Atoms
 from ase.build import fcc111
 from numerical import central_difference, force_by_differences
 from pyscf import gto
-from systems import water
+from systems import as_system, water
 
-from ase_neuralxc.backend.system import System
 from ase_neuralxc.errors import InvalidInputError
-from ase_neuralxc.records import SpinState, units
+from ase_neuralxc.records import units
 from ase_neuralxc.terms.dispersion import Dispersion, parse_dispersion
 
 # The sums over images are cut off at a fixed distance. Images that enter during a displacement are
@@ -20,13 +19,6 @@ from ase_neuralxc.terms.dispersion import Dispersion, parse_dispersion
 STRAIN_TOLERANCE = 2e-8  # Hartree/Bohr^3, or 5e-7 eV/A^3
 FORCE_TOLERANCE = {"d3bj": 1e-7, "d4": 2e-6}  # Hartree/Bohr
 NET_FORCE_TOLERANCE = 1e-12  # Hartree/Bohr
-
-
-def system(atoms):
-    cell = atoms.cell.array if atoms.pbc.any() else None
-    return System(
-        atoms.numbers, atoms.positions, SpinState(), cell, tuple(bool(p) for p in atoms.pbc)
-    )
 
 
 def crystal():
@@ -48,14 +40,14 @@ STRUCTURES = {"crystal": crystal, "slab": slab}
 @pytest.mark.parametrize("name", STRUCTURES)
 def test_forces_and_stress_equal_finite_differences(method, name):
     term, atoms = Dispersion(method, "pbe"), STRUCTURES[name]()
-    forces = term.forces(system(atoms))
-    expected = force_by_differences(lambda a: term.energy(system(a)), atoms, 1, 2, 1e-3)
+    forces = term.forces(as_system(atoms))
+    expected = force_by_differences(lambda a: term.energy(as_system(a)), atoms, 1, 2, 1e-3)
     expected *= units.BOHR_ANGSTROM
     assert abs(expected) > 1e-5
     assert forces[1, 2] == pytest.approx(expected, abs=FORCE_TOLERANCE[method])
     assert np.abs(forces.sum(axis=0)).max() < NET_FORCE_TOLERANCE
 
-    stress = term.stress(system(atoms))
+    stress = term.stress(as_system(atoms))
     volume = atoms.get_volume() / units.BOHR_ANGSTROM**3
     for i, j in ((0, 0), (0, 1)):
 
@@ -65,7 +57,7 @@ def test_forces_and_stress_equal_finite_differences(method, name):
             strain[j, i] += 0.5 * x
             strained = atoms.copy()
             strained.set_cell(atoms.cell.array @ strain, scale_atoms=True)
-            return term.energy(system(strained))
+            return term.energy(as_system(strained))
 
         difference = central_difference(energy, 1e-3) / volume
         assert abs(difference) > 2 * STRAIN_TOLERANCE
@@ -78,7 +70,7 @@ def test_a_slab_in_d3_does_not_feel_its_images():
     energies = []
     for vacuum in (8.0, 16.0):
         atoms.center(vacuum=vacuum, axis=2)
-        energies.append(Dispersion("d3bj", "pbe").energy(system(atoms)))
+        energies.append(Dispersion("d3bj", "pbe").energy(as_system(atoms)))
     assert energies[0] < -1e-3
     assert energies[0] == pytest.approx(energies[1], abs=1e-12)
 
@@ -92,13 +84,13 @@ def test_a_molecule_is_the_same_as_system_and_as_mole(method):
     )  # fmt: skip
     term = Dispersion(method, "r2scan")
     assert term.energy(mol) < -1e-6
-    assert term.energy(system(atoms)) == pytest.approx(term.energy(mol), rel=1e-12)
-    np.testing.assert_allclose(term.forces(system(atoms)), term.forces(mol), atol=1e-14)
+    assert term.energy(as_system(atoms)) == pytest.approx(term.energy(mol), rel=1e-12)
+    np.testing.assert_allclose(term.forces(as_system(atoms)), term.forces(mol), atol=1e-14)
 
 
 def test_stress_of_a_molecule_is_refused():
     with pytest.raises(InvalidInputError, match="expected a periodic system"):
-        Dispersion("d3bj", "pbe").stress(system(water()))
+        Dispersion("d3bj", "pbe").stress(as_system(water()))
 
 
 def test_names_of_methods_and_functionals():
