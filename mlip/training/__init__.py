@@ -1,0 +1,1 @@
+"""Training of a potential: configuration, loss, trainer, checkpoints, report."""

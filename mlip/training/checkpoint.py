@@ -1,0 +1,194 @@
+"""A trained potential as one file that is checked before it is believed.
+
+The file is in the safetensors format, whatever its suffix: tensors and a text header, no code. The
+header says how to rebuild the model and what it was trained on. Pickle and zip files, which can run
+code when read, are recognised by their first bytes and refused unread.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from ase.data import chemical_symbols
+from safetensors import SafetensorError
+from torch import Tensor
+
+from ase_neuralxc.errors import CheckpointError, InvalidInputError
+from ase_neuralxc.records.canonical import canonical_json
+from ase_neuralxc.records.files import atomic_write
+from mlip.model.potential import Potential
+from mlip.model.settings import ModelSettings
+from mlip.model.sphere_model import SphereModel
+
+FORMAT = "mlip potential"
+FORMAT_VERSION = 1
+#: Architectures by the name in the header.
+ARCHITECTURES = {"sphere": SphereModel}
+_PICKLE, _ZIP = b"\x80", b"PK\x03\x04"
+_DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What a user of a potential should know; JSON values.
+
+    Attributes:
+        energy_reference: what the energies mean, in words.
+        shortest: "Cu-O" to the shortest distance in Angstrom in the training data.
+        uncertainty_scale: factors of "energy" and "forces" that make spreads standard deviations
+            on the validation data; empty if not calibrated.
+        data: numbers of structures and labels, files.
+        metrics: errors by part of the data.
+        training: configuration of the run.
+    """
+
+    energy_reference: str = ""
+    shortest: Mapping[str, float] = field(default_factory=dict)
+    uncertainty_scale: Mapping[str, float] = field(default_factory=dict)
+    data: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)
+
+
+def save_potential(path: str | Path, potential: Potential, card: ModelCard) -> None:
+    """Write a potential to one file, at once or not at all.
+
+    Args:
+        path: file to write; any suffix.
+        potential: with an architecture of `ARCHITECTURES`.
+        card: what to say about it.
+
+    Raises:
+        InvalidInputError: another architecture, or a path that cannot be written.
+        CheckpointError: weights that are not finite.
+    """
+    kinds = {kind: name for name, kind in ARCHITECTURES.items()}
+    kind: Any = type(potential.model)
+    if kind not in kinds:
+        raise InvalidInputError(f"potential: expected one of {sorted(ARCHITECTURES)}, got {kind}")
+    weights = {k: v.detach().cpu().contiguous() for k, v in potential.state_dict().items()}
+    for key, value in weights.items():
+        if value.is_floating_point() and not torch.isfinite(value).all():
+            raise CheckpointError(f"{path}: weights {key!r} hold values that are not finite")
+    header = {
+        "format": FORMAT,
+        "format_version": str(FORMAT_VERSION),
+        "architecture": kinds[kind],
+        "settings": canonical_json(potential.model.settings.as_dict()),
+        "dtype": str(next(potential.parameters()).dtype).removeprefix("torch."),
+        "card": json.dumps(asdict(card), sort_keys=True),
+    }
+    atomic_write(path, safetensors.torch.save(weights, header))
+
+
+def load_potential(
+    path: str | Path, device: str | torch.device = "cpu", dtype: str | None = None
+) -> tuple[Potential, ModelCard]:
+    """Read a potential; no code in the file is executed, because none can be in it.
+
+    Args:
+        path: a file of `save_potential`.
+        device: torch device.
+        dtype: "float32" or "float64"; that of the file if None.
+
+    Returns:
+        The potential in evaluation mode, and its card.
+
+    Raises:
+        CheckpointError: no such file, truncated, of a newer version, of an unknown architecture,
+            or another kind of file.
+    """
+    path = Path(path)
+    header, weights = _read(path)
+    try:
+        model = ARCHITECTURES[header["architecture"]](
+            ModelSettings.from_dict(json.loads(header["settings"]))
+        )
+        potential = Potential(model).to(_DTYPES[header["dtype"]])
+        _load(potential, weights)
+        card = ModelCard(**json.loads(header["card"]))
+        if dtype is not None:
+            potential = cast(potential, dtype)
+    except (InvalidInputError, RuntimeError, TypeError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{path}: cannot build the potential: {error}") from error
+    return potential.to(device).eval(), card
+
+
+def cast(potential: Potential, dtype: str) -> Potential:
+    """The potential with weights of another precision; reference energies stay float64.
+
+    Args:
+        potential: changed in place.
+        dtype: "float32" or "float64".
+
+    Returns:
+        The same object.
+
+    Raises:
+        InvalidInputError: another precision.
+    """
+    if dtype not in _DTYPES:
+        raise InvalidInputError(f"dtype: expected one of {sorted(_DTYPES)}, got {dtype!r}")
+    reference = potential.reference_energies
+    potential.to(_DTYPES[dtype])
+    potential.reference_energies = reference
+    return potential
+
+
+def symbol_pairs(shortest: Mapping[tuple[int, int], float]) -> dict[str, float]:
+    """Distances by names of pairs ("H-O") of distances by atomic numbers."""
+    return {
+        f"{chemical_symbols[a]}-{chemical_symbols[b]}": distance
+        for (a, b), distance in sorted(shortest.items())
+    }
+
+
+def _load(potential: Potential, weights: Mapping[str, Tensor]) -> None:
+    potential.load_state_dict(dict(weights), strict=True)
+    # `to` above has rounded this buffer's type; the file holds it in full.
+    potential.reference_energies = weights["reference_energies"].clone()
+
+
+def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    try:
+        with path.open("rb") as file:
+            start = file.read(len(_ZIP))
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
+    if start.startswith(_PICKLE) or start == _ZIP:
+        raise CheckpointError(
+            f"{path}: a pickle or zip file, as torch.save writes it: reading it could run code. "
+            "Expected a file written by `mlip train`"
+        )
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            header = dict(file.metadata() or {})
+            _check_version(path, header)
+            weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise CheckpointError(f"{path}: truncated or no checkpoint: {error}") from error
+    return header, weights
+
+
+def _check_version(path: Path, header: Mapping[str, str]) -> None:
+    if header.get("format") != FORMAT:
+        raise CheckpointError(
+            f"{path}: expected a file of format {FORMAT!r}, got {header.get('format')!r}"
+        )
+    version = header.get("format_version", "")
+    if not version.isdigit() or int(version) > FORMAT_VERSION:
+        raise CheckpointError(
+            f"{path}: of version {version!r}, this program reads up to {FORMAT_VERSION}; update it"
+        )
+    if header.get("architecture") not in ARCHITECTURES:
+        raise CheckpointError(
+            f"{path}: expected an architecture of {sorted(ARCHITECTURES)}, got "
+            f"{header.get('architecture')!r}"
+        )
