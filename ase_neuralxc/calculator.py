@@ -29,6 +29,7 @@ from ase_neuralxc.errors import InvalidInputError
 from ase_neuralxc.fidelity import convergence_record, fidelity_tag, provenance
 from ase_neuralxc.functional import load_functional
 from ase_neuralxc.functional.protocol import XCFunctional
+from ase_neuralxc.levels import ElectronicLevels
 from ase_neuralxc.records import LabelRecord, SpinState, units
 from ase_neuralxc.records.label import RESULTS
 from ase_neuralxc.report import write_report
@@ -45,7 +46,7 @@ _UNITS = {
 }
 
 
-class NeuralXC(Calculator):
+class NeuralXC(ElectronicLevels, Calculator):
     """Kohn-Sham DFT for molecules, slabs and crystals with a neural or conventional functional.
 
     Energies are in eV, lengths in Angstrom, dipoles in e*Angstrom, moments in mu_B, stress in

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -24,26 +23,15 @@ def fidelity_tag(functional: Any, solution: KSSolution, terms: Sequence[Any]) ->
     Returns:
         The tag; resolved quantities that follow from it are left to the provenance.
     """
-    settings = solution.settings
     named = {term.name: term for term in terms}
     named.pop("electric field", None)
-    auxbasis = None
-    if settings.density_fit:
-        auxbasis = _rule(settings.auxbasis or "basis default")
     return FidelityTag(
         functional=functional.name,
         functional_hash=_identity(functional),
-        host="pyscf",
-        basis=_rule(settings.basis),
-        ecp=_rule(settings.ecp or "none"),
-        auxbasis=auxbasis,
         dispersion="+".join(named) or None,
-        solvent=settings.solvent,
-        grid=f"pyscf level {settings.grid_level}"
-        + ("" if settings.grid_response else ", no grid response"),
         spin_treatment=solution.reference.upper(),
         exchange_fraction=float(functional.exchange_fraction),
-        external_field=settings.electric_field,
+        **solution.settings.fidelity(functional),
     )
 
 
@@ -66,8 +54,7 @@ def provenance(solution: KSSolution) -> dict[str, Any]:
     return {
         "versions": {name: version(name) for name in packages},
         "python": platform.python_version(),
-        "n_basis_functions": int(solution.host.mol.nao),
-        "n_grid_points": int(solution.host.grids.weights.size),
+        **solution.sizes,
         "device": solution.settings.device,
     }
 
@@ -77,8 +64,3 @@ def _identity(functional: Any) -> str:
     if hasattr(functional, "file_hash"):
         return str(functional.file_hash)
     return functional_hash(functional) if hasattr(functional, "state_dict") else ""
-
-
-def _rule(value: str | Mapping[str, str]) -> str:
-    """A choice as it was made, not what it resolves to for the elements of one structure."""
-    return value if isinstance(value, str) else json.dumps(dict(value), sort_keys=True)

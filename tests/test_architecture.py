@@ -20,7 +20,7 @@ LAYERS = [
     {"functional"},
     {"backend"},
     {"terms", "derivatives", "response"},
-    {"fidelity", "report"},
+    {"fidelity", "report", "levels"},
     {"calculator", "training"},
     {"cli"},
 ]

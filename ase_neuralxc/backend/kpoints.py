@@ -154,3 +154,22 @@ def _from_density(density: float, cell: NDArray, pbc: Sequence[bool]) -> tuple[i
 def _reciprocal_lengths(cell: NDArray) -> NDArray:
     """Lengths of the reciprocal vectors without 2 pi, [3] in 1/Angstrom."""
     return np.linalg.norm(np.linalg.inv(np.asarray(cell, dtype=float)), axis=0)
+
+
+def describe_kpoints(kpts: KPoints) -> tuple[str, float | None]:
+    """Rule of the k-points as it was given: what it resolves to depends on the cell.
+
+    Args:
+        kpts: as in the settings.
+
+    Returns:
+        The rule in words, and the density in points per inverse Angstrom if that is the rule.
+    """
+    if kpts is None:
+        return "Gamma", None
+    if not isinstance(kpts, Mapping):
+        return "x".join(str(int(n)) for n in kpts), None
+    gamma = {None: "", True: " with Gamma", False: " without Gamma"}[kpts.get("gamma")]
+    if "density" in kpts:
+        return f"density{gamma}", float(kpts["density"])
+    return "x".join(str(int(n)) for n in kpts["size"]) + gamma, None

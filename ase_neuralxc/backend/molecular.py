@@ -26,12 +26,10 @@ from ase_neuralxc.backend.protocol import EnergyTerm
 from ase_neuralxc.backend.settings import KSSettings
 from ase_neuralxc.backend.solution import KSSolution
 from ase_neuralxc.backend.solvent import attach_solvent
+from ase_neuralxc.backend.stability import doubtful
 from ase_neuralxc.backend.system import System, build_mole, resolve_reference, resolve_spin
 from ase_neuralxc.errors import InvalidInputError
 from ase_neuralxc.functional.protocol import SemilocalFunctional, XCFunctional
-
-#: Elements whose open d or f shells make several self-consistent solutions likely.
-_D_BLOCK = {*range(21, 31), *range(39, 49), *range(57, 81), *range(89, 113)}
 
 
 class MolecularBackend:
@@ -99,8 +97,7 @@ class MolecularBackend:
                 return False
             if settings.stability == "always":
                 return True
-            open_d = any(int(z) in _D_BLOCK for z in system.numbers)
-            return attempts > 1 or (reference == "uks" and open_d)
+            return attempts > 1 or doubtful(mf, system.numbers)
 
         mf, history = climb(make, guess, self.ladder, follow)
         density = np.asarray(mf.make_rdm1())
@@ -115,6 +112,7 @@ class MolecularBackend:
             mo_occ=np.asarray(mf.mo_occ),
             history=history,
             host=mf,
+            sizes={"n_basis_functions": int(mol.nao), "n_grid_points": int(mf.grids.weights.size)},
         )
 
     def forces(self, solution: KSSolution) -> NDArray:
@@ -141,6 +139,28 @@ class MolecularBackend:
             "charges": charges,
             "magmom": float(solution.system.spin_state.pyscf_spin),
             "magmoms": magmoms,
+        }
+
+    def spectrum(self, solution: KSSolution) -> dict[str, Any]:
+        """Levels of a converged molecule, in Hartree.
+
+        Args:
+            solution: a converged solution.
+
+        Returns:
+            "eigenvalues" [spins, 1, nmo], "fermi_level" (in the middle of the gap), "band_gap",
+            "kpoints" [1, 3] and "weights" [1] of the one point there is.
+        """
+        levels = np.atleast_2d(solution.mo_energy)
+        filled = np.atleast_2d(solution.mo_occ) > 0
+        highest = levels[filled].max()
+        lowest = levels[~filled].min(initial=np.inf)
+        return {
+            "eigenvalues": levels[:, None],
+            "fermi_level": float(0.5 * (highest + lowest)),
+            "band_gap": float(max(lowest - highest, 0.0)),
+            "kpoints": np.zeros((1, 3)),
+            "weights": np.ones(1),
         }
 
     def _mean_field(

@@ -27,9 +27,11 @@ from ase_neuralxc.backend.periodic_integrator import CachingKNumInt, TorchKNumIn
 from ase_neuralxc.backend.periodic_ladder import SOLID_LADDER
 from ase_neuralxc.backend.periodic_occupation import attach_occupations
 from ase_neuralxc.backend.periodic_properties import (
+    bands,
     box_dipole,
     density_on_grid,
     populations,
+    spectrum,
     total_moment,
 )
 from ase_neuralxc.backend.periodic_settings import PeriodicSettings
@@ -113,6 +115,11 @@ class PeriodicBackend:
             mo_occ=np.asarray(mf.mo_occ),
             history=history,
             host=mf,
+            sizes={
+                "n_basis_functions": int(cell.nao),
+                "n_grid_points": int(mf.grids.weights.size),
+                "n_kpoints": len(kpoints),
+            },
         )
         mf.energy_terms = tuple(terms)
         _check_grid(solution)
@@ -165,6 +172,14 @@ class PeriodicBackend:
         if not solution.system.periodic:
             found["dipole"] = box_dipole(solution)
         return found
+
+    def spectrum(self, solution: KSSolution) -> dict[str, Any]:
+        """Levels, k-points, Fermi level and gap (see `periodic_properties.spectrum`)."""
+        return spectrum(solution)
+
+    def bands(self, solution: KSSolution, kpoints: NDArray) -> NDArray:
+        """Band energies at any k-points (see `periodic_properties.bands`)."""
+        return bands(solution, kpoints)
 
 
 def _check_functional(

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ase_neuralxc.backend.kpoints import KPoints, check_kpoints
+from ase_neuralxc.backend.kpoints import KPoints, check_kpoints, describe_kpoints
+from ase_neuralxc.backend.settings import rule
 from ase_neuralxc.errors import InvalidInputError, unknown_name
 
 REFERENCES = ("auto", "rks", "uks")
@@ -74,6 +75,26 @@ class PeriodicSettings:
                 raise InvalidInputError(
                     f"mesh: expected three positive integers, got {self.mesh!r}"
                 )
+
+    def fidelity(self, functional: Any) -> dict[str, Any]:
+        """Fields of the fidelity tag that these settings decide.
+
+        Args:
+            functional: the functional they are used with.
+
+        Returns:
+            Field name -> value.
+        """
+        sampling, density = describe_kpoints(self.kpts)
+        mesh = f"cutoff {self.ecut:g} eV" if self.mesh is None else f"mesh {tuple(self.mesh)}"
+        return {
+            "host": "pyscf-pbc",
+            "basis": rule(self.basis),
+            "ecp": rule(self.pseudo),
+            "grid": f"{mesh}, k-points {sampling}",
+            "kpoint_density": density,
+            "smearing_ev": self.smearing,
+        }
 
     @property
     def guess_key(self) -> tuple[str, ...]:

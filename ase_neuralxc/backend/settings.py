@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from ase_neuralxc.errors import InvalidInputError, unknown_name
 
@@ -75,7 +77,33 @@ class KSSettings:
         """Orbital-gradient tolerance that is used."""
         return self.conv_tol_grad if self.conv_tol_grad is not None else self.conv_tol**0.5
 
+    def fidelity(self, functional: Any) -> dict[str, Any]:
+        """Fields of the fidelity tag that these settings decide.
+
+        Args:
+            functional: the functional they are used with.
+
+        Returns:
+            Field name -> value.
+        """
+        auxbasis = rule(self.auxbasis or "basis default") if self.density_fit else None
+        grid = f"pyscf level {self.grid_level}"
+        return {
+            "host": "pyscf",
+            "basis": rule(self.basis),
+            "ecp": rule(self.ecp or "none"),
+            "auxbasis": auxbasis,
+            "solvent": self.solvent,
+            "grid": grid if self.grid_response else f"{grid}, no grid response",
+            "external_field": self.electric_field,
+        }
+
     @property
     def guess_key(self) -> tuple[str, str]:
         """What a density matrix of an earlier calculation must agree in to be a guess."""
         return str(self.basis), str(self.ecp)
+
+
+def rule(value: str | Mapping[str, str]) -> str:
+    """A choice as it was made, not what it resolves to for the elements of one structure."""
+    return value if isinstance(value, str) else json.dumps(dict(value), sort_keys=True)

@@ -50,6 +50,7 @@ class KSSolution:
         mo_occ: occupations.
         history: every attempt of the ladder, the last one converged.
         host: the host's own object, for derivatives and response.
+        sizes: resolved sizes for the provenance, for example "n_basis_functions".
     """
 
     system: System
@@ -62,6 +63,7 @@ class KSSolution:
     mo_occ: NDArray
     history: tuple[SCFAttempt, ...]
     host: Any = field(repr=False, compare=False)
+    sizes: dict[str, int] = field(default_factory=dict)
 
     @property
     def energy(self) -> float:
