@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pyscf import scf
+from pyscf.data import elements
+from pyscf.scf import atom_hf
+from scipy.linalg import block_diag
 
 from ase_neuralxc.backend.system import System
 
@@ -35,8 +38,9 @@ def initial_density(mf: Any, system: System, reference: str) -> NDArray:
 def polarised_atoms(mol: Any, moments: NDArray) -> NDArray:
     """Superposition of spherical atoms with fractional occupations and given moments.
 
-    An orbital with n electrons can carry at most min(n, 2 - n) of a moment; the moment of an atom
-    is shared among its orbitals in proportion to that, up to what they can carry.
+    The atoms have their ground-state configurations, averaged over each subshell. An orbital with
+    n electrons can carry at most min(n, 2 - n) of a moment; the moment of an atom is shared among
+    its orbitals in proportion to that, up to what they can carry.
 
     Args:
         mol: PySCF molecule.
@@ -45,35 +49,33 @@ def polarised_atoms(mol: Any, moments: NDArray) -> NDArray:
     Returns:
         [2, nao, nao] spin density matrices of the neutral atoms.
     """
-    superposed = scf.hf.init_guess_by_atom(mol)
-    orbitals, occupations = superposed.mo_coeff, superposed.mo_occ
+    with warnings.catch_warnings():  # PySCF's atomic solver calls its own deprecated function
+        warnings.simplefilter("ignore", DeprecationWarning)
+        atoms = atom_hf.get_atm_nrhf(mol, atomic_configuration=elements.CONFIGURATION)
+    blocks: tuple[list[NDArray], list[NDArray]] = ([], [])
+    for index, moment in enumerate(moments):
+        symbol = mol.atom_symbol(index)
+        key = symbol if symbol in atoms else mol.atom_pure_symbol(index)
+        _, _, orbitals, occupations = atoms[key]
+        for spin, block in enumerate(_polarised(orbitals, occupations, float(moment))):
+            blocks[spin].append(block)
+    density = np.stack([block_diag(*spin) for spin in blocks])
+    if mol.cart:
+        turn = mol.cart2sph_coeff(normalized="sp")
+        density = turn @ density @ turn.T
+    return density
+
+
+def _polarised(orbitals: NDArray, occupations: NDArray, moment: float) -> tuple[NDArray, NDArray]:
+    """Spin density matrices of one atom with a moment."""
     capacity = np.minimum(occupations, 2.0 - occupations).clip(min=0.0)
-    share = np.zeros_like(capacity)
-    without = []  # atoms that have no open shell to carry their moment
-    for atom, (_, _, start, stop) in enumerate(_orbital_slices(mol)):
-        room = capacity[start:stop].sum()
-        if room > 1e-6:
-            share[start:stop] = capacity[start:stop] * np.clip(moments[atom] / room, -1.0, 1.0)
-        elif abs(moments[atom]) > 1e-8:
-            without.append(atom)
+    if capacity.sum() < 1e-6:  # no open shell: all of them share the moment
+        capacity = occupations
+    share = capacity * np.clip(moment / max(capacity.sum(), 1e-6), -1.0, 1.0)
     up, down = (
         (orbitals * (0.5 * (occupations + sign * share))) @ orbitals.T for sign in (1.0, -1.0)
     )
-    if without:
-        rest = np.zeros(len(moments))
-        rest[without] = moments[without]
-        split = split_by_moments(mol, up + down, rest)
-        up, down = up + 0.5 * (split[0] - split[1]), down - 0.5 * (split[0] - split[1])
-    return np.stack([up, down])
-
-
-def _orbital_slices(mol: Any) -> NDArray:
-    """Slices of the atoms' spherical orbitals, which PySCF's superposition of atoms has."""
-    if not mol.cart:
-        return mol.aoslice_by_atom()
-    spherical = mol.copy()
-    spherical.cart = False
-    return spherical.aoslice_by_atom()
+    return up, down
 
 
 def split_by_moments(mol: Any, total: NDArray, moments: NDArray) -> NDArray:

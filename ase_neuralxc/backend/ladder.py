@@ -1,4 +1,8 @@
-"""The SCF ladder: strategies tried in order until one converges, each attempt on record."""
+"""The SCF ladder: strategies tried in order until one converges, each attempt on record.
+
+A strategy that comes close hands its density to the next one; one that strays does not. What is
+converged by the host's own judgement must also have a small orbital gradient, measured here.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +15,25 @@ import numpy as np
 from numpy.typing import NDArray
 from pyscf import scf
 
+from ase_neuralxc.backend.minimise import DirectMinimisation, minimise, orbitals_of
 from ase_neuralxc.backend.solution import SCFAttempt
+from ase_neuralxc.backend.stability import (
+    LOWER,
+    aufbau_violated,
+    coarse_newton,
+    downhill,
+    has_second_derivatives,
+)
 from ase_neuralxc.errors import SCFNotConverged
 
 #: Fermi-Dirac widths (Hartree) of the annealing strategy.
 ANNEALING = (0.04, 0.015, 0.005)
 #: Largest number of instabilities that are followed.
-MAX_DESCENTS = 4
+MAX_DESCENTS = 6
+#: Orbital gradient below which an unconverged density is a better start than the initial guess.
+CLOSE = 0.03
+#: PySCF's kernels allow this factor over `conv_tol_grad` after their last diagonalisation.
+GRADIENT_ALLOWANCE = 3.0
 
 
 class Strategy(Protocol):
@@ -75,39 +91,47 @@ class EnergyDIIS:
         return True
 
     def run(self, mf: Any, guess: NDArray) -> tuple[Any, int]:
-        """A few ADIIS cycles to reach the basin, then plain DIIS."""
+        """A few ADIIS cycles to reach the basin, then plain DIIS with the cycles that are left."""
         far = mf.copy()
         far.diis = scf.diis.ADIIS(far)
-        far.max_cycle, far.conv_tol, far.conv_tol_grad = 20, 1e-4, 1e-1
+        far.max_cycle = max(1, min(20, mf.max_cycle // 2))
+        far.conv_tol, far.conv_tol_grad = 1e-4, 1e-1
         far.kernel(dm0=guess)
+        mf.max_cycle = max(1, mf.max_cycle - far.cycles)
         mf.kernel(dm0=far.make_rdm1())
         return mf, far.cycles + mf.cycles
 
 
 @dataclass(frozen=True)
 class SecondOrder:
-    """Co-iterative augmented Hessian (Sun, arXiv:1610.08423)."""
+    """Co-iterative augmented Hessian (Sun, arXiv:1610.08423), response on a coarse grid.
+
+    Energies and gradients are those of the full grid, so that the grid of the Hessian changes the
+    way but not the end.
+    """
 
     name: str = "second-order"
 
     def applies(self, mf: Any) -> bool:
-        """Always."""
-        return True
+        """Whether the functional has second derivatives."""
+        return has_second_derivatives(mf)
 
     def run(self, mf: Any, guess: NDArray) -> tuple[Any, int]:
         """Newton-Raphson macro-iterations from the orbitals of the guess."""
-        newton = mf.newton()
-        newton.max_cycle = max(mf.max_cycle, 60)
-        macro = []
-        newton.callback = lambda environment: macro.append(1)
-        newton.kernel(dm0=guess)
+        newton = coarse_newton(mf)
+        macro: list[int] = []
+        newton.callback = lambda environment: macro.append(environment["imacro"])
+        newton.kernel(*orbitals_of(mf, guess))
         newton.callback = None
-        return newton, len(macro)
+        result = newton.undo_newton()
+        if hasattr(mf, "grids"):
+            result.grids = mf.grids
+        return result, len(set(macro))
 
 
 @dataclass(frozen=True)
 class Annealing:
-    """Fermi-Dirac smearing lowered in steps, then second order with integer occupations."""
+    """Fermi-Dirac smearing lowered in steps, then direct minimisation with integer occupations."""
 
     name: str = "annealing"
 
@@ -116,21 +140,30 @@ class Annealing:
         return True
 
     def run(self, mf: Any, guess: NDArray) -> tuple[Any, int]:
-        """Anneal the density, then converge without smearing."""
+        """Anneal the density, then converge without smearing, half of the cycles each."""
         density = guess
         cycles = 0
+        allowed = mf.max_cycle
         for width in ANNEALING:
-            warm = scf.addons.smearing(mf.copy(), sigma=width, method="fermi")
-            warm.max_cycle, warm.conv_tol, warm.conv_tol_grad = 25, 1e-5, 1e-2
-            warm.kernel(dm0=density)
+            warm = self._warm(mf, width)
+            warm.max_cycle = max(1, allowed // (2 * len(ANNEALING)))
+            warm.conv_tol, warm.conv_tol_grad = 1e-5, 1e-2
+            closed = warm.istype("RHF") and np.ndim(density) == 3
+            warm.kernel(dm0=density[0] + density[1] if closed else density)
             density = np.asarray(warm.make_rdm1())
             cycles += warm.cycles
-        cold, macro = SecondOrder().run(mf, density)
-        return cold, cycles + macro
+        mf.max_cycle = max(1, allowed - cycles)
+        return mf, cycles + minimise(mf, *orbitals_of(mf, density))
+
+    def _warm(self, mf: Any, width: float) -> Any:
+        """The number of electrons of each spin is kept, except in ROKS, which anneals as RKS."""
+        fixed = mf.istype("UHF")
+        return scf.addons.smearing(mf.copy(), sigma=width, method="fermi", fix_spin=fixed)
 
 
 DEFAULT_LADDER: tuple[Strategy, ...] = (
     DIIS("diis"),
+    DirectMinimisation(),
     DIIS("damped", damp=0.5, space=12),
     DIIS("level-shift", level_shift=0.3, space=12),
     EnergyDIIS(),
@@ -161,15 +194,18 @@ def climb(
         SCFNotConverged: with the history, if no strategy converged.
     """
     history: list[SCFAttempt] = []
+    start, closest = guess, CLOSE
     for strategy in ladder:
         fresh = make()
         if not strategy.applies(fresh):
             continue
-        mf = _attempt(strategy, fresh, guess, history)
-        if mf.converged:
+        mf = _attempt(strategy, fresh, start, history)
+        if history[-1].converged:
             if follow_instabilities(mf, len(history)):
                 mf = _descend(mf, make, history)
             return mf, tuple(history)
+        if history[-1].gradient_norm < closest:
+            start, closest = np.asarray(mf.make_rdm1()), history[-1].gradient_norm
     tried = "; ".join(
         f"{a.strategy}: {a.cycles} cycles, E = {a.energy:.8f} Ha, |g| = {a.gradient_norm:.1e}"
         for a in history
@@ -179,15 +215,17 @@ def climb(
 
 def _attempt(strategy: Strategy, mf: Any, guess: NDArray, history: list[SCFAttempt]) -> Any:
     start = time.perf_counter()
+    # strategies spend the cycles of the host object that they are given
+    allowed = GRADIENT_ALLOWANCE * (mf.conv_tol_grad or mf.conv_tol**0.5)
     mf, cycles = strategy.run(mf, guess)
-    gradient = mf.get_grad(mf.mo_coeff, mf.mo_occ)
+    gradient = float(np.linalg.norm(mf.get_grad(mf.mo_coeff, mf.mo_occ)))
     history.append(
         SCFAttempt(
             strategy=strategy.name,
-            converged=bool(mf.converged),
+            converged=bool(mf.converged) and gradient <= allowed,
             cycles=cycles,
             energy=float(mf.e_tot),
-            gradient_norm=float(np.linalg.norm(gradient)),
+            gradient_norm=gradient,
             seconds=time.perf_counter() - start,
         )
     )
@@ -197,12 +235,21 @@ def _attempt(strategy: Strategy, mf: Any, guess: NDArray, history: list[SCFAttem
 def _descend(mf: Any, make: Callable[[], Any], history: list[SCFAttempt]) -> Any:
     """Follow internal instabilities downhill; keeps the last converged solution."""
     for _ in range(MAX_DESCENTS):
-        orbitals, _, stable, _ = mf.stability(internal=True, external=False, return_status=True)
-        if stable:
+        density = _way_down(mf)
+        if density is None:
             break
-        density = mf.make_rdm1(orbitals, mf.mo_occ)
-        lower = _attempt(SecondOrder("stability"), make(), np.asarray(density), history)
-        if not lower.converged or lower.e_tot > mf.e_tot - 1e-7:
+        lower = _attempt(DirectMinimisation("stability"), make(), density, history)
+        if not history[-1].converged and has_second_derivatives(mf):
+            density = np.asarray(lower.make_rdm1())
+            lower = _attempt(SecondOrder("stability"), make(), density, history)
+        if not history[-1].converged or lower.e_tot > mf.e_tot - LOWER:
             break
         mf = lower
     return mf
+
+
+def _way_down(mf: Any) -> NDArray | None:
+    """A density from which the energy falls below that of a converged solution, or None."""
+    if aufbau_violated(mf):
+        return np.asarray(mf.make_rdm1(mf.mo_coeff, mf.get_occ(mf.mo_energy, mf.mo_coeff)))
+    return downhill(mf) if has_second_derivatives(mf) else None
