@@ -1,0 +1,333 @@
+"""From a species to its stored density: the task that `scripts/prepare_xc.py` runs by thousands.
+
+The SCF runs on a coarse grid, the energies and features of its density are then taken on a fine
+one. The energy is stationary: what the coarse grid does to the density changes it by microhartree
+(grid levels 1 and 3, def2-TZVP: at most 4 uHa for H2O, CH3OH, NO2, SO2, HCl, F2, O and Cl, where
+the two grids themselves differ by up to 1000), and the SCF is three times faster.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+from ase.data import atomic_numbers
+from numpy.typing import NDArray
+from pyscf.dft.gen_grid import Grids
+
+from ase_neuralxc.backend.atom_grid import AtomGrid
+from ase_neuralxc.backend.libxc import PREFIX, LibxcFunctional
+from ase_neuralxc.backend.molecular import MolecularBackend, first_order
+from ase_neuralxc.backend.settings import KSSettings
+from ase_neuralxc.backend.solution import KSSolution
+from ase_neuralxc.backend.system import System
+from ase_neuralxc.errors import InvalidInputError, NeuralXCError
+from ase_neuralxc.fidelity import convergence_record, fidelity_tag, provenance
+from ase_neuralxc.functional import functional_hash, load_functional
+from ase_neuralxc.functional.protocol import SemilocalFunctional
+from ase_neuralxc.records import SpinState, units
+from ase_neuralxc.records.canonical import digest
+from ase_neuralxc.terms.dispersion import Dispersion
+from ase_neuralxc.terms.field import ElectricField
+from ase_neuralxc.training.dense import BLOCK, densities_of, use_dense_products
+from ase_neuralxc.training.reactions import Species
+from ase_neuralxc.training.stored import StoredDensity
+
+#: Version of what is computed and stored; part of the identity of a folder.
+_VERSION = 1
+#: Points with fewer electrons are left out: 1e5 of them hold 1e-6 electrons, below 1e-8 Hartree.
+_NEGLIGIBLE = 1e-11
+#: Densities are stored in float32 if that moves the energy by less than this, in Hartree.
+ROUNDING = 1e-7
+#: Largest relative error of the number of electrons on the fine grid; level 3 is 100 times better.
+_ELECTRONS = 1e-3
+
+
+@dataclass(frozen=True)
+class PrepareSettings:
+    """How the densities of species are computed.
+
+    Attributes:
+        xc: starting functional: a name or path as `load_functional` takes it, or "libxc:NAME".
+        basis: basis set.
+        density_fit: expand the density in an auxiliary basis.
+        scf_grid_level: grid of the SCF.
+        grid_level: grid of the stored features and energies.
+        conv_tol: of the SCF, in Hartree; its square root for the orbital gradient.
+        max_cycle: cycles of each strategy of the SCF.
+        dispersion: dispersion energies to store, "method:damping".
+    """
+
+    xc: str = "r2scan"
+    basis: str = "def2-tzvpp"
+    density_fit: bool = True
+    scf_grid_level: int = 1
+    grid_level: int = 3
+    conv_tol: float = 1e-7
+    max_cycle: int = 50
+    dispersion: tuple[str, ...] = ("d3bj:r2scan", "d4:r2scan")
+
+    def functional(self) -> Any:
+        """The starting functional.
+
+        Returns:
+            A semi-local functional, or one of libxc.
+
+        Raises:
+            InvalidInputError: unknown, or not semi-local.
+        """
+        if self.xc.lower().startswith(PREFIX):
+            return LibxcFunctional(self.xc[len(PREFIX) :])
+        functional = load_functional(self.xc)
+        if not isinstance(functional, SemilocalFunctional):
+            raise InvalidInputError(f"xc: expected a semi-local functional, got {self.xc!r}")
+        return functional
+
+    @property
+    def identity(self) -> str:
+        """What a folder of densities depends on: settings, weights of the functional, version."""
+        functional = self.functional()
+        weights = getattr(functional, "state_dict", None)
+        content = {
+            **asdict(self),
+            "xc": functional.name,
+            "weights": "" if weights is None else functional_hash(functional),
+        }
+        return f"densities {_VERSION} {functional.name}/{self.basis} {digest(content)}"
+
+
+class DensityTask:
+    """The task function: SCF, features on the fine grid, energies. Travels as its settings.
+
+    Args:
+        settings: of the calculations.
+    """
+
+    def __init__(self, settings: PrepareSettings) -> None:
+        self.settings = settings
+        self._functional: Any = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return DensityTask, (self.settings,)
+
+    def __call__(self, species: Species, attempt: int = 0) -> StoredDensity:
+        """Compute one species.
+
+        Args:
+            species: what to compute.
+            attempt: number of failed attempts before; later ones get three times the cycles.
+
+        Returns:
+            Its density.
+
+        Raises:
+            NeuralXCError: the SCF did not converge, or the grid does not hold the electrons.
+        """
+        start = time.perf_counter()
+        if self._functional is None:
+            self._functional = self.settings.functional()
+        solution = self._solve(species, attempt)
+        seconds = time.perf_counter() - start
+        stored = store_density(
+            species, solution, self._functional, self.settings.grid_level, self.settings.dispersion
+        )
+        timing = {"scf_seconds": seconds, "seconds": time.perf_counter() - start}
+        return replace(stored, provenance={**stored.provenance, **timing})
+
+    def _solve(self, species: Species, attempt: int) -> KSSolution:
+        settings = self.settings
+        terms: list[Any] = [] if species.field is None else [ElectricField(species.field)]
+        system = System(
+            np.array([atomic_numbers[s] for s in species.symbols]),
+            np.array(species.positions),
+            SpinState.from_multiplicity(species.multiplicity, species.charge),
+        )
+        return _Backend().solve(
+            system,
+            self._functional,
+            KSSettings(
+                basis=settings.basis,
+                density_fit=settings.density_fit,
+                grid_level=settings.scf_grid_level,
+                conv_tol=settings.conv_tol,
+                max_cycle=settings.max_cycle * (3 if attempt else 1),
+            ),
+            terms=terms,
+        )
+
+
+class _Backend(MolecularBackend):
+    """Faster for molecules of this size: fitting integrals are made once, products are dense."""
+
+    def _mean_field(self, *args: Any) -> Any:
+        mf = use_dense_products(super()._mean_field(*args))
+        if hasattr(mf, "with_df"):
+            mf.with_df.build()
+        return mf
+
+
+def store_density(
+    species: Species,
+    solution: KSSolution,
+    functional: Any,
+    grid_level: int,
+    dispersion: Sequence[str] = (),
+) -> StoredDensity:
+    """Features and energies of a converged density on a grid of its own.
+
+    Args:
+        species: what was calculated.
+        solution: the converged solution.
+        functional: of the calculation, whose energy on the grid is stored too.
+        grid_level: PySCF's level of the grid of the features.
+        dispersion: dispersion energies to add, "method:damping".
+
+    Returns:
+        The density, its features in float32 where that does not hurt (see `ROUNDING`).
+
+    Raises:
+        NeuralXCError: the grid does not hold the electrons.
+    """
+    mf = first_order(solution.host)
+    mol = mf.mol
+    grid = _fine_grid(mol, grid_level)
+    orbitals, occupations = _occupied(solution)
+    rows = _densities(mf._numint, mol, grid.coords, orbitals, occupations)
+    electrons = float(rows[:, 0].sum(0) @ grid.weights)
+    if abs(electrons - mol.nelectron) > _ELECTRONS * mol.nelectron:
+        raise NeuralXCError(
+            f"grid_level: expected {mol.nelectron} electrons on the grid of {species.name!r}, got "
+            f"{electrons:.5f}"
+        )
+    # some weights of Lebedev grids are negative
+    kept = rows[:, 0].sum(0) * np.abs(grid.weights) > _NEGLIGIBLE
+    xc_energy = _xc_energy(mf, rows, grid.weights)
+    weights = grid.weights[kept]
+    rows = _narrowest(mf, rows[..., kept], weights, xc_energy)
+    energies = {k: v for k, v in solution.energies.items() if k not in ("xc", "total")}
+    energies |= {"xc": xc_energy, "exact exchange": _exact_exchange(mf, solution)}
+    for term in (Dispersion(*spec.split(":")) for spec in dispersion):
+        energies[term.name] = term.energy(mol)
+    tag = fidelity_tag(functional, solution, ())
+    record = {
+        **convergence_record(solution),
+        **provenance(solution),
+        "n_grid_points": len(grid.weights),
+        "electrons_on_grid": electrons,
+        "coarse_xc": solution.energies["xc"],
+        "core_charges": mol.atom_charges().tolist(),
+        "dipole": np.asarray(mf.dip_moment(mol, solution.density_matrix, "AU", verbose=0)).tolist(),
+    }
+    field = None
+    if species.field is not None:
+        field = tuple(f * units.HARTREE_BOHR_EV_ANGSTROM for f in species.field)
+    return StoredDensity(
+        species=species,
+        fidelity=replace(
+            tag,
+            grid=f"pyscf level {grid_level}, SCF at level {solution.settings.grid_level}",
+            external_field=field,
+        ),
+        energies=energies,
+        provenance=record,
+        atom_counts=tuple(int(np.count_nonzero(kept[part])) for part in grid.atom_slices),
+        weights=weights,
+        density=rows[:, 0],
+        gradient=rows[:, 1:4],
+        tau=rows[:, 4],
+        coords=grid.coords[kept].astype(np.float32),
+        atomic_weights=grid.atomic_weights[kept].astype(np.float32),
+        orbitals=orbitals,
+        occupations=occupations,
+        orbital_energies=np.atleast_2d(solution.mo_energy),
+    )
+
+
+def count_basis_functions(species: Species, basis: str, cache: dict[str, int]) -> int:
+    """Number of spherical basis functions of a species, without building the molecule.
+
+    Args:
+        species: the species.
+        basis: basis set.
+        cache: numbers by element, filled as needed; one dictionary per basis.
+
+    Returns:
+        The number.
+    """
+    from pyscf import gto
+
+    for element in set(species.symbols) - cache.keys():
+        shells = gto.basis.load(basis, element)
+        cache[element] = sum(
+            (2 * shell[0] + 1)
+            * (len(next(row for row in shell[1:] if isinstance(row, list | tuple))) - 1)
+            for shell in shells
+        )
+    return sum(cache[element] for element in species.symbols)
+
+
+def _fine_grid(mol: Any, level: int) -> AtomGrid:
+    grids = Grids(mol)
+    grids.level = level
+    grids.alignment = 1  # no padding
+    return AtomGrid.of(grids.build(with_non0tab=False, sort_grids=False))
+
+
+def _occupied(solution: KSSolution) -> tuple[NDArray, NDArray]:
+    """Occupied orbitals [nao, m], spin up first, and their occupations [c, m] per channel."""
+    coefficients = np.asarray(solution.mo_coeff)
+    occupations = np.asarray(solution.mo_occ)
+    if occupations.ndim == 1:
+        kept = occupations > 0
+        return coefficients[:, kept], occupations[None, kept]
+    up, down = (n > 0 for n in occupations)
+    orbitals = np.concatenate([coefficients[0][:, up], coefficients[1][:, down]], axis=1)
+    numbers = np.zeros((2, orbitals.shape[1]))
+    numbers[0, : up.sum()] = occupations[0][up]
+    numbers[1, up.sum() :] = occupations[1][down]
+    return orbitals, numbers
+
+
+def _densities(
+    ni: Any, mol: Any, coords: NDArray, orbitals: NDArray, occupations: NDArray
+) -> NDArray:
+    """[c, 5, n] density, gradient and tau of each channel."""
+    out = np.empty((len(occupations), 5, len(coords)))
+    for start in range(0, len(coords), BLOCK):
+        part = slice(start, start + BLOCK)
+        ao = ni.eval_ao(mol, coords[part], deriv=1)
+        for channel, numbers in enumerate(occupations):
+            own = numbers > 0
+            out[channel, :, part] = densities_of(ao, orbitals[:, own], numbers[own])
+    return out
+
+
+def _xc_energy(mf: Any, rows: NDArray, weights: NDArray) -> float:
+    """Energy of the host's functional from [c, 5, n] densities; libxc or torch alike."""
+    ni = mf._numint
+    kind = ni._xc_type(mf.xc)
+    given = rows if len(rows) == 2 else rows[0]
+    given = given[..., 0, :] if kind == "LDA" else given[..., : 4 if kind == "GGA" else 5, :]
+    exc = ni.eval_xc_eff(mf.xc, np.ascontiguousarray(given), deriv=0, xctype=kind)[0]
+    return float((rows[:, 0].sum(0) * exc) @ weights)
+
+
+def _narrowest(mf: Any, rows: NDArray, weights: NDArray, energy: float) -> NDArray:
+    """Densities in float32 if they still give the energy, else as they are.
+
+    Weights stay in float64: all points of a shell share theirs, and rounding does not average out.
+    """
+    narrow = rows.astype(np.float32)
+    error = abs(_xc_energy(mf, narrow.astype(np.float64), weights) - energy)
+    return narrow if error < ROUNDING else rows
+
+
+def _exact_exchange(mf: Any, solution: KSSolution) -> float:
+    """Exact-exchange energy of the orbitals, in Hartree, fitted where the SCF is."""
+    density = mf.make_rdm1(solution.mo_coeff, solution.mo_occ)
+    exchange = np.asarray(mf.get_k(mf.mol, density))
+    scale = 0.25 if exchange.ndim == 2 else 0.5
+    return -scale * float(np.sum(exchange * solution.density_matrix))
