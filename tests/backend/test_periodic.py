@@ -28,7 +28,9 @@ BACKEND = PeriodicBackend()
 ENERGY_TOLERANCE = 1e-9  # Hartree, against libxc
 FORCE_TOLERANCE = 1e-8  # Hartree/Bohr, against libxc
 STRESS_TOLERANCE = 1e-9  # Hartree/Bohr^3, against libxc
-FORCE_DIFFERENCE = 1e-5  # eV/Angstrom, against finite differences
+# eV/Angstrom, against finite differences: PySCF's energy has the nonlocal pseudopotential up to the
+# cutoff of the grid, its forces have all of it, and the tests' cutoff is low (hydrogen: 1e-7)
+FORCE_DIFFERENCE = 5e-5
 STRESS_DIFFERENCE = 1e-7  # eV/Angstrom^3, against finite differences
 
 BASE = PeriodicSettings(basis="gth-szv", kpts=(1, 1, 2), ecut=900.0, conv_tol=1e-10)
