@@ -1,7 +1,8 @@
 """Building blocks on atoms: linear maps per degree, scaled grid products, networks of scalars.
 
-Weights are standard normal and divided by the square root of the fan-in at use, as in e3nn: one
-learning rate then fits all layers.
+Weights start with variance one over the fan-in and are used as they are. (Dividing at use instead,
+as e3nn does, makes the relative steps of Adam smaller by the root of the fan-in; training a small
+molecule to the same loss took several times as many steps.)
 """
 
 from __future__ import annotations
@@ -31,12 +32,11 @@ class Linear(nn.Module):
 
     def __init__(self, n_in: int, n_out: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(n_in, n_out))
-        self._scale = 1.0 / math.sqrt(n_in)
+        self.weight = nn.Parameter(torch.randn(n_in, n_out) / math.sqrt(n_in))
 
     def forward(self, x: Tensor) -> Tensor:
         """[n, n_in] to [n, n_out]."""
-        return x @ (self.weight * self._scale)
+        return x @ self.weight
 
 
 class DegreeLinear(nn.Module):
@@ -52,13 +52,12 @@ class DegreeLinear(nn.Module):
 
     def __init__(self, l_max: int, n_in: int, n_out: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(l_max + 1, n_in, n_out))
-        self._scale = 1.0 / math.sqrt(n_in)
+        self.weight = nn.Parameter(torch.randn(l_max + 1, n_in, n_out) / math.sqrt(n_in))
         self.register_buffer("index", degrees(l_max), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """[components, n, n_in] to [components, n, n_out]."""
-        return torch.bmm(x, (self.weight * self._scale).index_select(0, self.index))
+        return torch.bmm(x, self.weight.index_select(0, self.index))
 
 
 class UnitProduct(ExactModule):

@@ -24,7 +24,8 @@ from torch import Tensor, nn
 
 from mlip.data.graph import AtomGraph
 from mlip.model.conditioning import FiLM, StateDescription
-from mlip.model.harmonics import degree_slice, n_components, solid_harmonics
+from mlip.model.edge_harmonics import EdgeHarmonics
+from mlip.model.harmonics import degree_slice, n_components
 from mlip.model.layers import DegreeInner, DegreeLinear, Linear, ScalarNetwork, UnitProduct
 from mlip.model.radial import BesselBasis
 from mlip.model.readout import EnsembleReadout, MomentReadout
@@ -92,6 +93,7 @@ class SphereModel(nn.Module):
         self.settings = settings
         l_max, l_hidden, channels = settings.l_max, settings.l_hidden, settings.channels
         self.species = SpeciesIndex(settings.elements)
+        self.harmonics = EdgeHarmonics(l_max)
         self.bessel = BesselBasis(settings.r_max, settings.n_radial)
         self.state = StateDescription(settings)
 
@@ -168,7 +170,7 @@ class SphereModel(nn.Module):
         vectors = slots.fill(vectors, vectors.new_tensor([2.0 * settings.r_max, 0.0, 0.0]))
         distance = vectors.square().sum(1).sqrt()
         direction = vectors / distance[:, None]
-        harmonics = solid_harmonics(direction, settings.l_max)
+        harmonics = self.harmonics(direction)
         pair = self._pair_basis(graph, slots, species, self.bessel(distance))
         basis, spin, moments, sent_moments = pair, None, None, None
         if self._spin:

@@ -3,6 +3,7 @@ import torch
 from e3nn import o3
 
 from ase_neuralxc.errors import InvalidInputError
+from mlip.model.edge_harmonics import EdgeHarmonics
 from mlip.model.harmonics import degree_slice, degrees, n_components, solid_harmonics
 from mlip.model.sphere_grid import product_grid, sphere_grid
 
@@ -22,6 +23,16 @@ def test_smooth_at_the_origin():
     origin = torch.zeros(1, 3, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda v: solid_harmonics(v, 3), origin)
     assert torch.autograd.gradgradcheck(lambda v: solid_harmonics(v, 3), origin)
+
+
+@pytest.mark.parametrize("l_max", [1, 3, 5])
+def test_derivatives_of_edge_harmonics(l_max):
+    harmonics = EdgeHarmonics(l_max).double()
+    vectors = torch.randn(3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(harmonics(vectors), solid_harmonics(vectors, l_max))
+    vectors.requires_grad_()
+    assert torch.autograd.gradcheck(harmonics, vectors)
+    assert torch.autograd.gradgradcheck(harmonics, vectors)
 
 
 def test_degrees_and_slices_agree():

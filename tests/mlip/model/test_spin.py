@@ -92,7 +92,7 @@ def test_with_coupling_moments_turn_as_axial_vectors(improper):
 
 
 def test_a_mirror_may_act_on_moments_as_on_arrows():
-    """An axial vector and an arrow differ by a sign in a mirror, and time reversal frees the sign."""
+    """Axial vectors and arrows differ by a sign in a mirror, and time reversal frees the sign."""
     model = spin_potential(soc=True)
     mirror = torch.diag(torch.tensor([-1.0, 1.0, 1.0], dtype=torch.float64))
     arrows = model(turned_graph(mirror, vectors() @ mirror.T), Wanted(forces=False))["energy"]
