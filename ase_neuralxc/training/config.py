@@ -1,0 +1,184 @@
+"""Settings of a training run, read from one YAML file with overrides from the command line."""
+
+from __future__ import annotations
+
+import json
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ase_neuralxc.errors import InvalidInputError, unknown_name
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Everything that a run depends on besides the densities themselves.
+
+    Attributes:
+        data: files and folders of reactions (JSON lines).
+        densities: folder of prepared densities (`scripts/prepare_xc.py`).
+        out: folder of the run.
+        name: of the functional.
+        architecture: "neural-semilocal" or "coefficient".
+        settings: of the architecture, by name.
+        start: checkpoint whose weights are the start, or None.
+        dispersion: stored dispersion energy that is part of the model, or None.
+        leave_out: sets that are not trained on.
+        largest_reference: reactions with a larger reference in kcal/mol are left out, or None.
+        validation_set: set whose species are held out by folds.
+        folds: number of folds of that set's species.
+        fold: the fold that is held out, or None to train on everything and hold out nothing.
+        epochs: of the training.
+        batch: reactions per step.
+        learning_rate: at its highest.
+        warmup: epochs of linear growth of the learning rate, before its cosine decay.
+        weight_decay: of AdamW.
+        clip: largest norm of the gradient.
+        ema: decay of the averaged weights per step.
+        patience: epochs without a better validation error after which to stop.
+        loss_floor: kcal/mol; an error of a set counts relative to the larger of this and
+            `loss_relative` times the mean size of its references.
+        loss_relative: see above.
+        huber: in units of that scale: errors beyond it count linearly.
+        set_weights: factor of the loss of single sets, by name.
+        seed: of batches and folds.
+        compress: train on joined points (`training.compression`) instead of all.
+        threads: of torch.
+    """
+
+    data: tuple[str, ...]
+    densities: str
+    out: str
+    name: str = "neural"
+    architecture: str = "neural-semilocal"
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    start: str | None = None
+    dispersion: str | None = "d4(r2scan)"
+    leave_out: tuple[str, ...] = ()
+    largest_reference: float | None = None
+    validation_set: str = "W4-17"
+    folds: int = 5
+    fold: int | None = 0
+    epochs: int = 60
+    batch: int = 16
+    learning_rate: float = 2e-3
+    warmup: float = 2.0
+    weight_decay: float = 1e-5
+    clip: float = 1.0
+    ema: float = 0.99
+    patience: int = 20
+    loss_floor: float = 1.0
+    loss_relative: float = 0.01
+    huber: float = 2.0
+    set_weights: Mapping[str, float] = field(default_factory=dict)
+    seed: int = 0
+    compress: bool = True
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("folds", "epochs", "batch", "patience", "threads"):
+            _require(name, getattr(self, name) >= 1, "at least 1", getattr(self, name))
+        for name in ("learning_rate", "clip", "loss_floor", "huber"):
+            _require(name, getattr(self, name) > 0, "a positive number", getattr(self, name))
+        _require("ema", 0 <= self.ema < 1, "a number from 0 to below 1", self.ema)
+        held = self.fold is None or 0 <= self.fold < self.folds
+        _require("fold", held, f"None or a number below {self.folds}", self.fold)
+        _require("data", len(self.data) > 0, "at least one path", self.data)
+
+    def to_json(self) -> str:
+        """All settings as sorted JSON: the same text for the same run."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainingConfig:
+    """Read a configuration.
+
+    Args:
+        path: YAML file.
+        overrides: "key=value" pairs, values in YAML; "settings.width=32" goes one level down.
+
+    Returns:
+        The settings.
+
+    Raises:
+        InvalidInputError: the file cannot be read, a key is unknown (with the nearest one) or of
+            the wrong type.
+    """
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InvalidInputError(f"config: cannot read {str(path)!r}: {error}") from error
+    if not isinstance(values, dict):
+        raise InvalidInputError(f"config: expected keys and values in {str(path)!r}, got {values}")
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals:
+            raise InvalidInputError(f"override: expected key=value, got {override!r}")
+        outer, dot, inner = key.partition(".")
+        value = yaml.safe_load(text)
+        if dot:
+            values[outer] = {**(values.get(outer) or {}), inner: value}
+        else:
+            values[outer] = value
+    return make_config(values)
+
+
+def make_config(values: Mapping[str, Any]) -> TrainingConfig:
+    """Build the settings from plain values, with their types checked.
+
+    Args:
+        values: by name.
+
+    Returns:
+        The settings.
+
+    Raises:
+        InvalidInputError: an unknown or missing key, or a value of another type.
+    """
+    hints = typing.get_type_hints(TrainingConfig)
+    known = {f.name: f for f in fields(TrainingConfig)}
+    for key in values:
+        if key not in known:
+            raise unknown_name("key", str(key), known)
+    missing = [name for name in ("data", "densities", "out") if name not in values]
+    if missing:
+        raise InvalidInputError(
+            f"config: expected the keys data, densities, out; missing {missing}"
+        )
+    return TrainingConfig(**{k: _convert(k, v, hints[k]) for k, v in values.items()})
+
+
+def _convert(key: str, value: Any, hint: Any) -> Any:
+    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    if value is None and type(None) in options:
+        return None
+    kind = options[0]
+    origin = typing.get_origin(kind) or kind
+    if origin is tuple:
+        items = [value] if isinstance(value, str) else value
+        if isinstance(items, list | tuple) and all(isinstance(item, str) for item in items):
+            return tuple(items)
+    elif origin is Mapping:
+        if isinstance(value, Mapping):
+            return dict(value)
+    elif kind is float:
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return float(value)
+        if isinstance(value, str):  # YAML reads 1e-3 as text
+            try:
+                return float(value)
+            except ValueError:
+                pass
+    elif isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
+        return value
+    raise InvalidInputError(f"{key}: expected {getattr(hint, '__name__', hint)}, got {value!r}")
+
+
+def _require(name: str, holds: bool, expected: str, value: Any) -> None:
+    if not holds:
+        raise InvalidInputError(f"{name}: expected {expected}, got {value!r}")
