@@ -1,39 +1,46 @@
-"""Spherical harmonics of many directions, with their derivative as one matrix product.
+"""Spherical harmonics of many directions in few operations, derivatives included.
 
+Degree l is the coupling of degree l - 1 with the vector itself, one matrix product for all edges.
 The gradient of a solid harmonic of degree l is a combination of those of degree l - 1, with
-constant coefficients. Automatic differentiation of the recursion would run some hundred small
-operations instead.
+constant coefficients: one more matrix product. The recursion over components in `harmonics` and its
+automatic derivative would run some hundred small operations instead.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from mlip.model.constants import ExactModule
-from mlip.model.harmonics import n_components, solid_harmonics
+from mlip.model.gaunt import gaunt_tensor
+from mlip.model.harmonics import degree_slice, n_components, solid_harmonics
 from mlip.model.sphere_grid import sphere_grid
 
 
 class _Harmonics(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, vectors: Tensor, matrix: Tensor, l_max: int) -> Tensor:
-        harmonics = solid_harmonics(vectors, l_max)
-        ctx.save_for_backward(vectors, matrix, harmonics)
-        ctx.l_max = l_max
+    def forward(ctx: Any, vectors: Tensor, matrix: Tensor, *couplings: Tensor) -> Tensor:
+        degrees = [torch.ones_like(vectors[:, :1]), math.sqrt(3.0) * vectors]
+        for coupling in couplings:
+            products = degrees[-1][:, :, None] * vectors[:, None, :]
+            degrees.append(products.flatten(1) @ coupling)
+        harmonics = torch.cat(degrees, dim=1)
+        ctx.save_for_backward(vectors, harmonics, matrix, *couplings)
         return harmonics
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        vectors, matrix, harmonics = ctx.saved_tensors
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        vectors, harmonics, matrix, *couplings = ctx.saved_tensors
         if torch.is_grad_enabled():
             # The derivative is to be differentiated: it must know where the harmonics come from.
-            harmonics = _Harmonics.apply(vectors, matrix, ctx.l_max)
+            harmonics = _Harmonics.apply(vectors, matrix, *couplings)
         lower = harmonics[:, : len(matrix)] @ matrix
         above = gradient[:, None, 1:]
-        return (lower.view(len(vectors), 3, -1) * above).sum(2), None, None
+        derivative = (lower.view(len(vectors), 3, -1) * above).sum(2)
+        return derivative, None, *[None] * len(couplings)
 
 
 class EdgeHarmonics(ExactModule):
@@ -53,7 +60,15 @@ class EdgeHarmonics(ExactModule):
         gradients = torch.func.vmap(jacobian)(grid.points)[:, 1:]
         matrix = torch.einsum("dg,gcx->dxc", grid.projection(l_max - 1), gradients)
         self.keep("matrix", matrix.reshape(n_components(l_max - 1), -1))
+        for degree in range(2, l_max + 1):
+            coupling = gaunt_tensor(degree - 1, 1, degree).flatten(0, 1)
+            values = grid.values(degree)
+            below = values[:, degree_slice(degree - 1), None] * grid.points[:, None, :]
+            raw = below.flatten(1) @ coupling
+            scale = (raw**2).sum() / (raw * values[:, degree_slice(degree)]).sum()
+            self.keep(f"coupling_{degree}", coupling / scale)
 
     def forward(self, vectors: Tensor) -> Tensor:
         """Harmonics of vectors."""
-        return _Harmonics.apply(vectors, self.matrix, self.l_max)
+        couplings = [getattr(self, f"coupling_{degree}") for degree in range(2, self.l_max + 1)]
+        return _Harmonics.apply(vectors, self.matrix, *couplings)
