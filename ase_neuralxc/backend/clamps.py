@@ -1,0 +1,113 @@
+"""Bounds on the density that a functional sees in a plane-wave host.
+
+The density of a plane-wave calculation rings around zero in vacuum, and its kinetic-energy density
+need not be that of any orbitals there: PAW pseudo-densities obey neither n >= 0 nor tau >= tau_W
+point by point. Meta-GGAs divide by both. The bounds are part of the model (they move energies by
+micro-electronvolts), so they belong to the fidelity of a label.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ase_neuralxc.errors import InvalidInputError
+
+#: Spin densities are not smaller than this part of the smallest total density: a fully polarised
+#: region has an empty channel, in which nothing should divide by zero.
+CHANNEL = 1e-4
+
+#: (density, sigma, tau) and whether they have two spins -> energy density and first derivatives,
+#: as `pointwise.evaluate_invariants` has them.
+Evaluator = Callable[[Sequence[NDArray], bool], tuple[NDArray, NDArray]]
+
+
+@dataclass(frozen=True)
+class DensityClamps:
+    """What happens where the density is too small or too bosonic to be one.
+
+    Attributes:
+        density: total density (electrons/Bohr^3) below which a point has no exchange-correlation
+            energy.
+        weizsaecker: raise tau to the von Weizsaecker bound |grad n|^2 / 8n, spin by spin.
+
+    Raises:
+        InvalidInputError: a density that is not positive.
+    """
+
+    density: float = 1e-6
+    weizsaecker: bool = True
+
+    def __post_init__(self) -> None:
+        if not self.density > 0:
+            raise InvalidInputError(
+                f"clamps.density: expected a positive density, got {self.density!r}"
+            )
+
+    @property
+    def rule(self) -> str:
+        """In words, for the fidelity tag."""
+        return f"n > {self.density:g}" + (", tau >= tau_W" if self.weizsaecker else "")
+
+
+class ClampedEvaluator:
+    """An evaluator behind clamps, block by block; its derivatives are those of the clamped energy.
+
+    Args:
+        evaluate: the functional at points.
+        clamps: the bounds.
+        block: points per call of `evaluate`.
+    """
+
+    def __init__(self, evaluate: Evaluator, clamps: DensityClamps, block: int = 16384) -> None:
+        self.evaluate = evaluate
+        self.clamps = clamps
+        self.block = block
+
+    def __call__(self, arrays: Sequence[NDArray], polarised: bool) -> tuple[NDArray, NDArray]:
+        """Evaluate at all points.
+
+        Args:
+            arrays: density, sigma and tau of the total density, [1, n] each, or of two spins,
+                [2, n], [3, n] and [2, n].
+            polarised: which of the two.
+
+        Returns:
+            energy [n] in Hartree/Bohr^3 and its derivatives [3, n] or [7, n], zero where the
+            density is below the bound.
+        """
+        n = arrays[0].shape[-1]
+        energy = np.zeros(n)
+        first = np.zeros((sum(a.shape[0] for a in arrays), n))
+        (kept,) = np.nonzero(arrays[0].sum(axis=0) > self.clamps.density)
+        for start in range(0, kept.size, self.block):
+            points = kept[start : start + self.block]
+            if points.size == points[-1] - points[0] + 1:  # without holes: views instead of copies
+                points = slice(points[0], points[-1] + 1)  # type: ignore[assignment]
+            block = [np.ascontiguousarray(a[:, points]) for a in arrays]
+            energy[points], first[:, points] = self._clamped(block, polarised)
+        return energy, first
+
+    def _clamped(self, arrays: list[NDArray], polarised: bool) -> tuple[NDArray, NDArray]:
+        density, sigma, tau = arrays
+        spins = density.shape[0]
+        low = density < CHANNEL * self.clamps.density
+        density = np.where(low, CHANNEL * self.clamps.density, density)
+        if not self.clamps.weizsaecker:
+            energy, first = self.evaluate((density, sigma, tau), polarised)
+            first[:spins][low] = 0.0
+            return energy, first
+        own = slice(None, None, 2)  # up.up and down.down of the gradient products
+        bound = sigma[own] / (8 * density)
+        bosonic = tau < bound
+        energy, first = self.evaluate((density, sigma, np.where(bosonic, bound, tau)), polarised)
+        # where tau is its bound, its derivative belongs to the density and to the gradient
+        slope = np.where(bosonic, first[-spins:], 0.0)
+        first[-spins:] -= slope
+        first[:spins] -= slope * bound / density
+        first[spins:-spins][own] += slope / (8 * density)
+        first[:spins][low] = 0.0
+        return energy, first

@@ -1,0 +1,252 @@
+"""Crystals, slabs and boxed molecules in GPAW: plane waves and PAW.
+
+Energies are those of GPAW, relative to its scalar-relativistic PBE reference atoms. The PAW data
+are made with PBE for every functional.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from ase.stress import voigt_6_to_full_3x3_stress
+from numpy.typing import NDArray
+
+from ase_neuralxc.backend.gpaw_scf import GPAWRun, solve_structure
+from ase_neuralxc.backend.gpaw_settings import GPAWSettings
+from ase_neuralxc.backend.gpaw_structure import build_structure
+from ase_neuralxc.backend.gpaw_xc import make_xc, resolve_clamps
+from ase_neuralxc.backend.hook import check_device
+from ase_neuralxc.backend.libxc import LibxcFunctional
+from ase_neuralxc.backend.protocol import EnergyTerm
+from ase_neuralxc.backend.solution import KSSolution
+from ase_neuralxc.backend.system import System
+from ase_neuralxc.errors import InvalidInputError
+from ase_neuralxc.functional.protocol import XCFunctional
+from ase_neuralxc.records import units
+
+#: Hartree: with a smaller gap and no smearing there is a warning.
+METALLIC = 0.05 / units.HARTREE_EV
+
+
+class GPAWBackend:
+    """`KSBackend` for periodic systems, and for molecules in a box."""
+
+    name = "gpaw"
+    Settings = GPAWSettings
+
+    def solve(
+        self,
+        system: System,
+        functional: XCFunctional | LibxcFunctional,
+        settings: GPAWSettings,
+        terms: Sequence[EnergyTerm] = (),
+        guess: GPAWRun | None = None,
+    ) -> KSSolution:
+        """Converge the SCF.
+
+        Args:
+            system: atoms, spin state, cell.
+            functional: a semi-local torch functional, or one of libxc, which GPAW evaluates.
+            settings: cutoff, k-points, smearing, tolerances.
+            terms: additive energy terms that depend on the geometry alone.
+            guess: `host` of an earlier solution; with the same functional, settings and elements
+                its density (and orbitals, if the symmetry is kept) is continued.
+
+        Returns:
+            The converged solution; its `host` is what `guess` takes.
+
+        Raises:
+            MissingDependencyError: GPAW is not installed.
+            InvalidInputError: inconsistent input, before the first integral.
+            SCFNotConverged: no strategy converged; carries the history.
+        """
+        check_device(settings.device)
+        previous = guess if isinstance(guess, GPAWRun) else None
+        box = None if previous is None else previous.structure.system.cell
+        structure = build_structure(system, settings, box)
+        extra = {term.name: _energy_of(term, structure.system) for term in terms}
+        if isinstance(functional, XCFunctional):
+            functional.to(settings.device)  # type: ignore[attr-defined]
+        xc = make_xc(functional, resolve_clamps(functional, settings.clamps), settings.device)
+        run, history = solve_structure(structure, settings, functional, xc, previous)
+        run.terms = tuple(terms)
+        dft = run.active()
+        eigenvalues, occupations = dft.ibzwfs.get_all_eigs_and_occs(broadcast=True)
+        solution = KSSolution(
+            system=structure.system,
+            settings=settings,
+            reference=structure.reference,
+            energies=_itemise(dft.energies, settings, extra),
+            density_matrix=None,
+            mo_energy=eigenvalues,
+            mo_coeff=None,
+            mo_occ=occupations * (1 if structure.reference == "uks" else 2),
+            history=history,
+            host=run,
+        )
+        if settings.smearing is None and system.periodic and _gap(dft) < METALLIC:
+            warnings.warn(
+                f"smearing: None for a system with a band gap of {_gap(dft) * units.HARTREE_EV:.3f}"
+                " eV; expected Fermi-Dirac smearing, 0.05 to 0.2 eV, for a metal",
+                stacklevel=2,
+            )
+        return solution
+
+    def forces(self, solution: KSSolution) -> NDArray:
+        """Forces, [n_atoms, 3] in Hartree/Bohr, minus the derivative of the free energy."""
+        dft = _run(solution).active()
+        dft.calculate_forces()
+        forces = np.array(dft.results["forces"])
+        for term in _run(solution).terms:
+            forces += term.forces(solution.system, None)
+        return forces
+
+    def stress(self, solution: KSSolution) -> NDArray:
+        """Stress (1/V) dF/d(strain), symmetric [3, 3] in Hartree/Bohr^3.
+
+        Args:
+            solution: of a periodic system.
+
+        Returns:
+            The stress; the volume is that of the cell, with the vacuum of a slab.
+
+        Raises:
+            InvalidInputError: the system is not periodic.
+        """
+        if not solution.system.periodic:
+            raise InvalidInputError(
+                f"stress: expected a periodic system, got pbc = {list(solution.system.pbc)}"
+            )
+        dft = _run(solution).active()
+        dft.calculate_stress()
+        stress = np.array(voigt_6_to_full_3x3_stress(dft.results["stress"]))
+        for term in _run(solution).terms:
+            stress += term.stress(solution.system)
+        return stress
+
+    def properties(self, solution: KSSolution) -> dict[str, Any]:
+        """What else is known, in Hartree atomic units.
+
+        Args:
+            solution: a converged solution.
+
+        Returns:
+            "magmom" and "magmoms" [n] in mu_B (within the PAW spheres), "eigenvalues" and
+            "occupations" [s, k, n], "kpoints" [k, 3] in units of the reciprocal vectors and their
+            "weights" [k]; "band_gap"; "fermi_level" unless the two spins have one each; "dipole"
+            [3] for molecules, and "work_functions" [2] (top, bottom) for slabs with a dipole layer.
+        """
+        run = _run(solution)
+        dft = run.active()
+        total, local = dft.magmoms()
+        ibz = dft.ibzwfs.ibz
+        out = {
+            "magmom": float(total[2]),
+            "magmoms": np.array(local[:, 2]),
+            "eigenvalues": solution.mo_energy,
+            "occupations": solution.mo_occ,
+            "kpoints": np.array(ibz.kpt_kc),
+            "weights": np.array(ibz.weight_k),
+            "band_gap": _gap(dft),
+        }
+        if len(dft.ibzwfs.fermi_levels) == 1:
+            out["fermi_level"] = float(dft.ibzwfs.fermi_levels[0])
+        if not solution.system.periodic:
+            dft.calculate_dipole()
+            # the origin is that of the coordinates, not that of the box
+            shift = (run.structure.atoms.positions - solution.system.positions)[0]
+            charge = solution.system.spin_state.charge
+            out["dipole"] = dft.results["dipole"] - charge * shift / units.BOHR_ANGSTROM
+        elif solution.settings.dipole_layer:
+            out["work_functions"] = np.array(dft.workfunctions()) / units.HARTREE_EV
+        return out
+
+    def fidelity(
+        self,
+        functional: XCFunctional | LibxcFunctional,
+        settings: GPAWSettings,
+        terms: Sequence[EnergyTerm],
+        reference: str,
+    ) -> dict[str, Any]:
+        """Fields of the fidelity tag that this host decides.
+
+        Args:
+            functional: the functional.
+            settings: its settings.
+            terms: additive energy terms.
+            reference: "rks" or "uks".
+
+        Returns:
+            Field name -> value.
+        """
+        clamps = resolve_clamps(functional, settings.clamps)
+        grid, density = _sampling(settings.kpts)
+        return {
+            "host": self.name,
+            "basis": f"plane waves {settings.ecut:g} eV",
+            "ecp": f"PAW PBE {_rule(settings.setups)}",
+            "dispersion": "+".join(term.name for term in terms) or None,
+            "grid": grid + (", dipole layer" if settings.dipole_layer else "") or None,
+            "kpoint_density": density,
+            "density_clamps": None if clamps is None else clamps.rule,
+            "smearing_ev": settings.smearing,
+            "spin_treatment": reference.upper(),
+            "exchange_fraction": 0.0,
+        }
+
+
+def _run(solution: KSSolution) -> GPAWRun:
+    if not isinstance(solution.host, GPAWRun):
+        raise InvalidInputError(
+            f"solution: expected one with its GPAW calculation, got host = {solution.host!r}"
+        )
+    return solution.host
+
+
+def _energy_of(term: Any, system: System) -> float:
+    if not hasattr(term, "stress"):  # terms of the geometry alone know that of a cell
+        raise InvalidInputError(
+            f"terms: expected terms of the geometry alone for backend='gpaw', got {term.name!r}, "
+            "which acts on the electrons"
+        )
+    return float(term.energy(system, None))
+
+
+def _itemise(energies: Any, settings: GPAWSettings, extra: Mapping[str, float]) -> dict[str, float]:
+    parts = {"kinetic": float(energies.kinetic)}
+    for name in ("coulomb", "zero", "external", "xc", "entropy"):
+        parts[name] = float(energies._energies.get(name, 0.0))
+    # GPAW's entropy is -TS; the extrapolation to zero smearing gives half of it back
+    parts["entropy"] += float(energies._energies["extrapolation"])
+    parts.update(extra)
+    shift = sum(extra.values())
+    out = {**parts, "total": float(energies.total_extrapolated) + shift}
+    if settings.smearing is not None:
+        out["free"] = float(energies.total_free) + shift
+    return out
+
+
+def _gap(dft: Any) -> float:
+    """Smallest gap between occupied and empty bands in Hartree, zero for a metal."""
+    highest, lowest = dft.ibzwfs.get_homo_lumo()
+    return max(float(lowest - highest), 0.0)
+
+
+def _sampling(kpts: Any) -> tuple[str, float | None]:
+    """The rule of the k-points as it was given: what it resolves to depends on the cell."""
+    if kpts is None:
+        return "Gamma", None
+    if not isinstance(kpts, Mapping):
+        return "x".join(str(int(n)) for n in kpts), None
+    gamma = {None: "", True: " with Gamma", False: " without Gamma"}[kpts.get("gamma")]
+    if "density" in kpts:
+        return f"density{gamma}", float(kpts["density"])
+    return "x".join(str(int(n)) for n in kpts["size"]) + gamma, None
+
+
+def _rule(value: str | Mapping[str, str]) -> str:
+    return value if isinstance(value, str) else json.dumps(dict(value), sort_keys=True)

@@ -1,0 +1,108 @@
+import numpy as np
+import pytest
+
+from ase_neuralxc.backend.clamps import CHANNEL, ClampedEvaluator, DensityClamps
+from ase_neuralxc.backend.pointwise import evaluate_invariants
+from ase_neuralxc.errors import InvalidInputError
+from ase_neuralxc.functional import load_functional
+
+
+def evaluator(clamps, name="r2scan", block=7):
+    functional = load_functional(name)
+    return ClampedEvaluator(
+        lambda arrays, polarised: evaluate_invariants(functional, arrays, polarised)[:2],
+        clamps,
+        block,
+    )
+
+
+def points(polarised, n=40, seed=1):
+    """Densities of which some have too little tau, some are negative, some all but vanish."""
+    rng = np.random.default_rng(seed)
+    spins = 2 if polarised else 1
+    density = 10.0 ** rng.uniform(-3, 0, (spins, n))
+    up, down = rng.normal(size=(2, 3, n)) * density[[0, -1]][:, None]
+    products = [(up * up).sum(0), (up * down).sum(0), (down * down).sum(0)]
+    sigma = np.array(products if polarised else products[:1])
+    tau = sigma[::2] / (8 * density) * rng.uniform(0.5, 2.0, (spins, n))
+    density[:, :3] = [[1e-9, -1e-3, -1e-20]]
+    if polarised:
+        density[1, 3] = -1e-9
+    return [density, sigma, tau]
+
+
+@pytest.mark.parametrize("polarised", [False, True])
+def test_derivatives_are_those_of_the_clamped_energy(polarised):
+    evaluate = evaluator(DensityClamps(1e-6))
+    arrays = points(polarised)
+    own = slice(None, None, 2)
+    positive = np.where(arrays[0] > 0, arrays[0], np.inf)
+    bosonic = arrays[2] < arrays[1][own] / (8 * positive)
+    assert bosonic.any()
+    assert not bosonic.all()
+    _, first = evaluate(arrays, polarised)
+    assert np.abs(first).max() > 0.1
+    row = 0
+    for k, array in enumerate(arrays):
+        for r in range(array.shape[0]):
+            step = 1e-5 * np.abs(array[r])
+            values = []
+            for sign in (1, -1):
+                moved = [a.copy() for a in arrays]
+                moved[k][r] += sign * step
+                values.append(evaluate(moved, polarised)[0])
+            numerical = (values[0] - values[1]) / (2 * step)
+            np.testing.assert_allclose(first[row], numerical, rtol=1e-5, atol=1e-7)
+            row += 1
+
+
+def test_no_density_no_energy():
+    arrays = points(False)
+    energy, first = evaluator(DensityClamps(1e-6))(arrays, False)
+    assert (energy[:3] == 0).all()
+    assert (first[:, :3] == 0).all()
+    assert (energy[3:] < 0).all()
+
+
+def test_far_from_the_bounds_nothing_changes():
+    rng = np.random.default_rng(0)
+    arrays = [rng.uniform(0.1, 1, (2, 30)), rng.uniform(0, 0.05, (3, 30)), np.full((2, 30), 1.0)]
+    inside = evaluator(DensityClamps(1e-6))
+    np.testing.assert_array_equal(inside(arrays, True)[0], inside.evaluate(arrays, True)[0])
+    np.testing.assert_array_equal(inside(arrays, True)[1], inside.evaluate(arrays, True)[1])
+
+
+@pytest.mark.parametrize("weizsaecker", [False, True])
+def test_tau_is_raised_where_that_is_asked_for(weizsaecker):
+    seen = []
+
+    def spy(arrays, polarised):
+        seen.append(arrays)
+        return np.zeros(arrays[0].shape[1]), np.zeros((7, arrays[0].shape[1]))
+
+    arrays = points(True)
+    kept = arrays[0].sum(axis=0) > 1e-6
+    ClampedEvaluator(spy, DensityClamps(1e-6, weizsaecker), 100)(arrays, True)
+    density, sigma, tau = seen[0]
+    bound = sigma[::2] / (8 * density)
+    assert (arrays[2][:, kept] < bound).any()
+    expected = np.maximum(arrays[2][:, kept], bound) if weizsaecker else arrays[2][:, kept]
+    np.testing.assert_array_equal(tau, expected)
+    assert density.min() == pytest.approx(CHANNEL * 1e-6)
+
+
+def test_an_empty_channel_is_harmless():
+    density = np.array([[0.3], [0.0]])
+    arrays = [density, np.array([[0.02], [0.0], [0.0]]), np.array([[0.2], [0.0]])]
+    energy, first = evaluator(DensityClamps(1e-6))(arrays, True)
+    filled = [a.copy() for a in arrays]
+    filled[0][1] = CHANNEL * 1e-6
+    assert energy == pytest.approx(evaluate_invariants(load_functional("r2scan"), filled, True)[0])
+    assert first[1] == 0
+
+
+def test_bounds_are_checked_and_named():
+    with pytest.raises(InvalidInputError, match=r"clamps.density: expected a positive .* got 0"):
+        DensityClamps(0)
+    assert DensityClamps(1e-6).rule == "n > 1e-06, tau >= tau_W"
+    assert DensityClamps(1e-5, weizsaecker=False).rule == "n > 1e-05"

@@ -1,0 +1,319 @@
+"""GPAW as a host: small cells and cutoffs, the same mathematics as large ones."""
+
+import sys
+from functools import cache
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk, fcc111
+from functionals import AtomMoments
+from systems import as_system
+
+from ase_neuralxc.backend.clamps import DensityClamps
+from ase_neuralxc.backend.gpaw_pw import GPAWBackend
+from ase_neuralxc.backend.gpaw_scf import GPAWStrategy, solve_structure
+from ase_neuralxc.backend.gpaw_settings import GPAWSettings
+from ase_neuralxc.backend.gpaw_structure import build_structure
+from ase_neuralxc.backend.gpaw_xc import make_xc
+from ase_neuralxc.backend.libxc import LibxcFunctional
+from ase_neuralxc.errors import InvalidInputError, MissingDependencyError, SCFNotConverged
+from ase_neuralxc.functional import load_functional
+from ase_neuralxc.records import FidelityTag, units
+from ase_neuralxc.terms.dispersion import Dispersion
+from ase_neuralxc.terms.field import ElectricField
+
+HOST = GPAWBackend()
+SILICON = {
+    "ecut": 200.0,
+    "kpts": (2, 2, 2),
+    "conv_tol_density": 1e-7,
+    "conv_tol_eigenstates": 1e-11,
+}
+FORCE = units.HARTREE_BOHR_EV_ANGSTROM
+needs_gpaw = pytest.mark.skipif(
+    "not __import__('importlib').util.find_spec('gpaw')", reason="GPAW is not installed"
+)
+
+
+@cache
+def functional(name):
+    if name.startswith("libxc:"):
+        return LibxcFunctional(name.removeprefix("libxc:"))
+    return load_functional(name)
+
+
+def crystal(atoms, **state):
+    moments = atoms.get_initial_magnetic_moments()
+    return as_system(atoms, magmoms=tuple(moments) if moments.any() else None, **state)
+
+
+def silicon(shift=(0.05, 0.02, 0.0)):
+    atoms = bulk("Si")
+    atoms.positions[1] += shift
+    return atoms
+
+
+def solve(atoms, name="pbe", guess=None, terms=(), state=None, **settings):
+    system = crystal(atoms, **(state or {}))
+    return HOST.solve(system, functional(name), GPAWSettings(**settings), terms, guess)
+
+
+def test_without_gpaw_there_is_a_clear_error(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ase_neuralxc.backend.gpaw_kernel", None)
+    with pytest.raises(MissingDependencyError, match=r"scripts/install_gpaw, or use .*pyscf-pbc"):
+        solve(silicon(), **SILICON)
+
+
+@needs_gpaw
+@pytest.mark.parametrize("name", ["pbe", "r2scan"])
+def test_silicon_is_that_of_gpaws_own_functional(name):
+    energies, forces, stresses = [], [], []
+    for spec in (name, f"libxc:{name}"):
+        solution = solve(silicon(), spec, **SILICON)
+        energies.append(solution.energy * units.HARTREE_EV / 2)
+        forces.append(HOST.forces(solution) * FORCE)
+        stresses.append(HOST.stress(solution) * units.STRESS_EV_ANGSTROM3)
+    assert np.abs(forces[1]).max() > 0.5
+    assert np.abs(stresses[1]).max() > 1e-3
+    assert energies[0] == pytest.approx(energies[1], abs=1e-6)
+    np.testing.assert_allclose(forces[0], forces[1], atol=1e-5)
+    np.testing.assert_allclose(stresses[0], stresses[1], atol=1e-6)
+
+
+@needs_gpaw
+@pytest.mark.slow
+def test_forces_are_the_derivative_of_the_free_energy():
+    atoms = silicon()
+    solution = solve(atoms, "r2scan", smearing=0.3, **SILICON)
+    assert solution.free_energy < solution.energy - 1e-6
+    force = HOST.forces(solution)[1, 0] * FORCE
+    energies = []
+    for step in (0.01, -0.01):
+        moved = atoms.copy()
+        moved.positions[1, 0] += step
+        shifted = solve(moved, "r2scan", smearing=0.3, guess=solution.restart, **SILICON)
+        energies.append(shifted.free_energy * units.HARTREE_EV)
+        solution = shifted
+    assert abs(force) > 0.5
+    assert force == pytest.approx(-(energies[0] - energies[1]) / 0.02, abs=1e-4)
+
+
+@needs_gpaw
+def test_energies_add_up():
+    solution = solve(silicon(), smearing=0.3, **SILICON)
+    parts = dict(solution.energies)
+    total, free = parts.pop("total"), parts.pop("free")
+    assert sum(parts.values()) == pytest.approx(total, abs=1e-10)
+    assert free - total == pytest.approx(parts["entropy"], abs=1e-10)
+    assert parts["entropy"] < -1e-6
+    assert solution.density_matrix is None
+    assert solution.history[-1].converged
+    # both spins in one orbital, weighted over the k-points: eight valence electrons
+    weights = HOST.properties(solution)["weights"]
+    assert np.einsum("skn,k->", solution.mo_occ, weights) == pytest.approx(8, abs=1e-8)
+
+
+@needs_gpaw
+def test_a_calculation_is_continued_and_then_belongs_to_the_new_structure():
+    first = solve(silicon(), **SILICON)
+    moved = silicon((0.05, 0.03, 0.01))
+    fresh = solve(moved, **SILICON)
+    again = solve(moved, guess=first.restart, **SILICON)
+    assert [a.strategy for a in again.history] == ["continued"]
+    assert again.cycles < fresh.cycles
+    assert again.energy == pytest.approx(fresh.energy, abs=1e-8)
+    np.testing.assert_allclose(HOST.forces(again), HOST.forces(fresh), atol=1e-6)
+    with pytest.raises(InvalidInputError, match="has been continued for another structure"):
+        HOST.forces(first)
+    # another functional starts anew
+    other = solve(moved, "libxc:pbe", guess=again.restart, **SILICON)
+    assert other.history[0].strategy == "msr1"
+    assert np.abs(HOST.forces(again)).max() > 0.01
+
+
+@needs_gpaw
+@pytest.mark.slow
+@pytest.mark.parametrize("change", ["symmetry", "cell"])
+def test_a_broken_symmetry_or_another_cell_is_continued_too(change):
+    start = bulk("Si")
+    first = solve(start, "r2scan", **SILICON)
+    atoms = silicon() if change == "symmetry" else start
+    if change == "cell":
+        atoms.set_cell(atoms.cell * 1.01, scale_atoms=True)
+    again = solve(atoms, "r2scan", guess=first.restart, **SILICON)
+    fresh = solve(atoms, "r2scan", **SILICON)
+    assert again.history[-1].strategy == "continued"
+    assert again.energy == pytest.approx(fresh.energy, abs=1e-8)
+    np.testing.assert_allclose(HOST.forces(again), HOST.forces(fresh), atol=1e-6)
+    np.testing.assert_allclose(HOST.stress(again), HOST.stress(fresh), atol=1e-7)
+
+
+@needs_gpaw
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["pbe", "r2scan"])
+def test_iron_has_the_moment_of_gpaws_own_functional(name):
+    settings = {"ecut": 300.0, "kpts": (3, 3, 3), "smearing": 0.1, "conv_tol_density": 1e-6}
+    solutions = [solve(bulk("Fe"), spec, **settings) for spec in (name, f"libxc:{name}")]
+    moments = [HOST.properties(s)["magmom"] for s in solutions]
+    stresses = [HOST.stress(s) * units.STRESS_EV_ANGSTROM3 for s in solutions]
+    assert moments[1] > 2
+    assert moments[0] == pytest.approx(moments[1], abs=1e-4)
+    np.testing.assert_allclose(stresses[0], stresses[1], atol=1e-6)
+    # the same constant for every structure: see the one-centre tests
+    assert abs(solutions[0].energy - solutions[1].energy) * units.HARTREE_EV < 2e-5
+
+
+@needs_gpaw
+@pytest.mark.slow
+def test_antiferromagnetic_and_fixed_moments():
+    settings = {"ecut": 250.0, "kpts": (2, 2, 2), "smearing": 0.2}
+    iron = bulk("Fe", cubic=True, a=3.1)
+    iron.set_initial_magnetic_moments([2.5, -2.5])
+    properties = HOST.properties(solve(iron, "libxc:pbe", **settings))
+    assert properties["magmom"] == pytest.approx(0, abs=1e-3)
+    assert properties["magmoms"][0] > 1
+    assert properties["magmoms"][0] == pytest.approx(-properties["magmoms"][1], abs=1e-2)
+    iron.set_initial_magnetic_moments([2.0, 2.0])
+    fixed = solve(iron, "libxc:pbe", state={"n_unpaired": 5}, **settings)
+    properties = HOST.properties(fixed)
+    assert properties["magmom"] == pytest.approx(5, abs=1e-6)
+    assert "fermi_level" not in properties
+
+
+@needs_gpaw
+def test_aluminium_has_no_gap_and_warns_without_smearing():
+    settings = {"ecut": 150.0, "kpts": (4, 4, 4)}
+    properties = HOST.properties(solve(bulk("Al"), smearing=0.2, **settings))
+    assert properties["band_gap"] == 0
+    assert properties["eigenvalues"].shape[:2] == (1, len(properties["kpoints"]))
+    assert properties["eigenvalues"].min() < properties["fermi_level"]
+    with pytest.warns(UserWarning, match="expected Fermi-Dirac smearing"):
+        solve(bulk("Al"), **settings)
+
+
+@needs_gpaw
+@pytest.mark.slow
+def test_a_meta_gga_converges_on_a_slab_and_forgets_the_vacuum():
+    forces = []
+    for vacuum in (4.0, 6.0):
+        slab = fcc111("Al", (1, 1, 2), vacuum=vacuum)
+        slab.positions[-1, 2] += 0.05
+        solution = solve(slab, "r2scan", ecut=200.0, kpts=(4, 4, 1), smearing=0.2)
+        forces.append(HOST.forces(solution)[-1, 2] * FORCE)
+    assert abs(forces[0]) > 0.1
+    assert forces[0] == pytest.approx(forces[1], abs=0.01)
+
+
+@needs_gpaw
+@pytest.mark.slow
+def test_clamped_libxc_is_the_peer_of_torch():
+    clamps = DensityClamps(1e-4)
+    names = ("r2scan", "libxc:r2scan")
+    energies = [solve(silicon(), name, clamps=clamps, **SILICON).energy for name in names]
+    assert energies[0] == pytest.approx(energies[1], abs=1e-9)
+
+
+@needs_gpaw
+def test_a_molecule_in_a_box():
+    atoms = Atoms("LiH", [(0, 0, 0), (0, 0, 1.6)])
+    solution = solve(atoms, ecut=200.0, vacuum=3.0, kpts=(4, 4, 4))
+    properties = HOST.properties(solution)
+    debye = properties["dipole"][2] * units.E_BOHR_DEBYE
+    assert debye == pytest.approx(-5.6, abs=0.5)  # PBE; measured: 5.88, from Li to H
+    assert np.abs(HOST.forces(solution).sum(axis=0)).max() < 1e-3
+    with pytest.raises(InvalidInputError, match="stress: expected a periodic system"):
+        HOST.stress(solution)
+
+
+@needs_gpaw
+@pytest.mark.slow
+def test_the_dipole_of_an_ion_belongs_to_the_origin_of_the_coordinates():
+    atoms = Atoms("LiH", [(0, 0, 0), (0, 0, 1.6)], cell=[7, 7, 8])
+    dipoles = []
+    for shift in (0.0, 2.0):
+        atoms.positions[:, 2] += shift
+        ion = solve(atoms, state={"charge": 1}, ecut=200.0, conv_tol_density=1e-4)
+        dipoles.append(HOST.properties(ion)["dipole"][2] * units.BOHR_ANGSTROM)
+    assert dipoles[1] - dipoles[0] == pytest.approx(2.0, abs=1e-2)
+
+
+@needs_gpaw
+def test_dispersion_is_added_and_electronic_terms_are_refused():
+    plain = solve(silicon(), **SILICON)
+    term = Dispersion("d3bj", "pbe")
+    bound = solve(silicon(), terms=(term,), **SILICON)
+    system = bound.system
+    assert bound.energies[term.name] == term.energy(system) < -1e-3
+    assert bound.energy - plain.energy == pytest.approx(term.energy(system), abs=1e-8)
+    change = HOST.forces(bound) - HOST.forces(plain)
+    np.testing.assert_allclose(change, term.forces(system), atol=1e-6)
+    change = HOST.stress(bound) - HOST.stress(plain)
+    np.testing.assert_allclose(change, term.stress(system), atol=1e-8)
+    with pytest.raises(InvalidInputError, match="terms of the geometry alone"):
+        solve(silicon(), terms=(ElectricField((0.0, 0.0, 0.01)),), **SILICON)
+
+
+@needs_gpaw
+def test_an_unconverged_field_raises_with_its_history():
+    settings = GPAWSettings(**{**SILICON, "max_cycle": 3})
+    pbe = functional("pbe")
+    with pytest.raises(SCFNotConverged, match="did not converge") as caught:
+        HOST.solve(crystal(silicon()), pbe, settings)
+    assert [a.strategy for a in caught.value.history] == ["msr1", "pulay", "slow"]
+    assert all(a.cycles == 3 and not a.converged for a in caught.value.history)
+
+
+@needs_gpaw
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [1, 2])
+def test_every_strategy_finds_the_same_energy(number):
+    from ase_neuralxc.backend.gpaw_scf import LADDER
+
+    settings = GPAWSettings(**SILICON)
+    structure = build_structure(crystal(silicon()), settings)
+    xc = make_xc(functional("libxc:pbe"), None, "cpu")
+    strategy: GPAWStrategy = LADDER[number]
+    run, history = solve_structure(structure, settings, None, xc, ladder=[strategy])
+    assert history[0].strategy == strategy.name
+    reference = solve(silicon(), "libxc:pbe", **SILICON)
+    assert run.dft.energies.total_free == pytest.approx(reference.energy, abs=1e-7)
+
+
+@needs_gpaw
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("pbe0", "without exact exchange .* got 'pbe0' with 0.25"),
+        ("libxc:b3lyp", "without exact exchange"),
+        ("libxc:0.5*pbe,pbe", "at most one exchange and one correlation"),
+    ],
+)
+def test_functionals_that_gpaw_cannot_serve_are_refused(name, text):
+    with pytest.raises(InvalidInputError, match=text):
+        solve(silicon(), name, **SILICON)
+
+
+@needs_gpaw
+def test_nonlocal_functionals_are_refused():
+    with pytest.raises(InvalidInputError, match=r"semi-local functional .* got 'moments'"):
+        HOST.solve(crystal(silicon()), AtomMoments(), GPAWSettings(**SILICON))
+
+
+@needs_gpaw
+def test_an_element_without_paw_data_is_named():
+    with pytest.raises(InvalidInputError, match=r"setups: expected PAW data of 'paw' .*\['Po'\]"):
+        solve(bulk("Po", "sc", a=3.35), ecut=100.0, smearing=0.1)
+
+
+def test_fidelity_holds_the_rules_and_nothing_that_follows_from_a_cell():
+    settings = GPAWSettings(ecut=350.0, kpts={"density": 3.5}, smearing=0.1, dipole_layer=True)
+    fields = HOST.fidelity(functional("r2scan"), settings, (Dispersion("d4", "r2scan"),), "uks")
+    tag = FidelityTag(functional="r2scan", **fields)
+    assert tag.density_clamps == "n > 1e-06, tau >= tau_W"
+    assert (tag.host, tag.basis, tag.kpoint_density) == ("gpaw", "plane waves 350 eV", 3.5)
+    assert tag.dispersion == "d4(r2scan)"
+    native = HOST.fidelity(functional("libxc:r2scan"), settings, (), "uks")
+    assert native["density_clamps"] is None
+    other = HOST.fidelity(functional("r2scan"), GPAWSettings(kpts=(2, 2, 1)), (), "rks")
+    assert other["grid"] == "2x2x1"
