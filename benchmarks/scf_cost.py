@@ -26,7 +26,7 @@ class Case:
 class Protocol:
     cases: tuple[Case, ...] = (
         Case("H2O", "def2-svp", repeats=15, target=1.5),
-        Case("C6H6", "def2-tzvp", repeats=5, target=1.15),
+        Case("C6H6", "def2-tzvp", repeats=3, target=1.15),
     )
     density_fit: bool = True
     grid_level: int = 3

@@ -7,13 +7,15 @@ from numpy.typing import NDArray
 
 from ase_neuralxc.backend.molecular import first_order
 from ase_neuralxc.backend.solution import KSSolution
+from ase_neuralxc.derivatives.moving_grid import attach_moving_grid
 from ase_neuralxc.errors import InvalidInputError
 
 
 def hessian(solution: KSSolution) -> NDArray:
-    """Analytic Hessian of the energy, from coupled-perturbed Kohn-Sham equations.
+    """Hessian of the energy, from coupled-perturbed Kohn-Sham equations.
 
-    The quadrature grid moves with the atoms if `settings.grid_response` is on; meta-GGAs need it.
+    If `settings.grid_response` is on, the quadrature grid moves with the atoms (see `moving_grid`)
+    and the Hessian is the derivative of the forces; meta-GGAs need it. Otherwise it is PySCF's.
 
     Args:
         solution: an RKS or UKS solution without additive terms that have their own curvature.
@@ -37,7 +39,8 @@ def hessian(solution: KSSolution) -> NDArray:
         )
     engine = mf.Hessian()
     engine.verbose = 0
-    engine.grid_response = solution.settings.grid_response
+    if solution.settings.grid_response:
+        engine = attach_moving_grid(engine)
     blocks = np.asarray(engine.kernel())
     n = 3 * blocks.shape[0]
     matrix = blocks.transpose(0, 2, 1, 3).reshape(n, n)
