@@ -30,7 +30,7 @@ from mlip.model.harmonics import n_components
 @dataclass(frozen=True)
 class Protocol:
     degrees: tuple[int, ...] = (1, 2, 3, 4, 5, 6, 7, 8)
-    product_atoms: int = 64
+    product_atoms: int = 32
     product_channels: int = 32
     convolution_degree: int = 3
     edges: int = 1000
@@ -40,7 +40,7 @@ class Protocol:
     many_body_out: int = 1
     many_body_atoms: int = 64
     many_body_channels: int = 64
-    repeats: int = 7
+    repeats: int = 5
     convolution_target: float = 40.0
     many_body_target: float = 30.0
 
@@ -124,22 +124,8 @@ def convolutions(protocol: Protocol) -> dict[str, Call]:
     flat = torch.randn(n, irreps(degree, c).dim)
     weights = torch.randn(n, e3nn.weight_numel)
     return {
-        "e3nn uvu": Call(
-            e3nn,
-            (
-                flat,
-                harmonics,
-                weights,
-            ),
-        ),
-        "matrix per edge": Call(
-            ours.messages,
-            (
-                harmonics,
-                features,
-                radial,
-            ),
-        ),
+        "e3nn uvu": Call(e3nn, (flat, harmonics, weights)),
+        "matrix per edge": Call(ours.messages, (harmonics, features, radial)),
     }
 
 
