@@ -112,7 +112,7 @@ def load_potential(
             ModelSettings.from_dict(json.loads(header["settings"]))
         )
         potential = Potential(model).to(_DTYPES[header["dtype"]])
-        _load(potential, weights)
+        potential.load_state_dict(weights, strict=True)
         card = ModelCard(**json.loads(header["card"]))
         if dtype is not None:
             potential = cast(potential, dtype)
@@ -122,7 +122,7 @@ def load_potential(
 
 
 def cast(potential: Potential, dtype: str) -> Potential:
-    """The potential with weights of another precision; reference energies stay float64.
+    """The potential with weights of another precision.
 
     Args:
         potential: changed in place.
@@ -136,10 +136,7 @@ def cast(potential: Potential, dtype: str) -> Potential:
     """
     if dtype not in _DTYPES:
         raise InvalidInputError(f"dtype: expected one of {sorted(_DTYPES)}, got {dtype!r}")
-    reference = potential.reference_energies
-    potential.to(_DTYPES[dtype])
-    potential.reference_energies = reference
-    return potential
+    return potential.to(_DTYPES[dtype])
 
 
 def symbol_pairs(shortest: Mapping[tuple[int, int], float]) -> dict[str, float]:
@@ -148,12 +145,6 @@ def symbol_pairs(shortest: Mapping[tuple[int, int], float]) -> dict[str, float]:
         f"{chemical_symbols[a]}-{chemical_symbols[b]}": distance
         for (a, b), distance in sorted(shortest.items())
     }
-
-
-def _load(potential: Potential, weights: Mapping[str, Tensor]) -> None:
-    potential.load_state_dict(dict(weights), strict=True)
-    # `to` above has rounded this buffer's type; the file holds it in full.
-    potential.reference_energies = weights["reference_energies"].clone()
 
 
 def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:

@@ -61,6 +61,11 @@ class Trainer:
         self._saved = time.monotonic()
 
     @property
+    def epoch(self) -> int:
+        """Epochs that are complete."""
+        return self._epoch
+
+    @property
     def done(self) -> bool:
         """Whether the run has nothing left to do."""
         patience = self.config.early_stopping
