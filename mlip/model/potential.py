@@ -93,7 +93,8 @@ class Potential(nn.Module):
         Returns:
             "energy" [g] (float64) and "energies" [n] in eV; as wanted "forces" [n, 3] in
             eV/Angstrom, "stress" [g, 3, 3] in eV/Angstrom^3, "magnetic_forces" [n] or [n, 3] in
-            eV/mu_B, "energy_uncertainty" [g] and "forces_uncertainty" [n] (standard deviations
+            eV/mu_B and, of vector moments, "torques" [n, 3] m x (-dE/dm) in eV,
+            "energy_uncertainty" [g] and "forces_uncertainty" [n] (standard deviations
             over the readouts; of the length of the force error); "member_energy" [g, members] of
             the readouts; "magmoms" if the model predicts moments.
 
@@ -157,7 +158,9 @@ class Potential(nn.Module):
         )
         results = {}
         if wanted.magnetic_forces:
-            results["magnetic_forces"] = -gradients.pop()
+            results["magnetic_forces"] = field = -gradients.pop()
+            if field.ndim == 2:
+                results["torques"] = torch.linalg.cross(leaves[-1], field)
         if wanted.forces:
             results["forces"] = pull(graph, gradients[0])
         if wanted.stress:

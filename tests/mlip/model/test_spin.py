@@ -124,6 +124,21 @@ def test_magnetic_forces_are_derivatives_also_where_moments_vanish(soc, scale):
     assert float(forces[0, 1]) == pytest.approx(numerical, rel=1e-5, abs=1e-7)
 
 
+def test_torques_are_derivatives_by_rotations_of_moments():
+    model, step = spin_potential(), 1e-5
+    out = model(graph_of(oxide(), magmoms=vectors()), WANTED)
+    # without coupling, turning all moments together is free
+    assert out["torques"].abs().max() > 1e-2
+    assert out["torques"].sum(0).abs().max() < 1e-11 * out["torques"].abs().max()
+    energies = []
+    for sign in (1, -1):
+        turned = vectors()
+        turned[0] += sign * step * torch.linalg.cross(torch.eye(3).double()[2], turned[0])
+        energies.append(energy(model, turned))
+    numerical = -(energies[0] - energies[1]) / (2 * step)
+    assert float(out["torques"][0, 2]) == pytest.approx(numerical, rel=1e-5, abs=1e-8)
+
+
 def test_magnetic_forces_of_signed_moments_have_their_shape():
     model = potential(NICKEL_OXIDE, moments="collinear", predict_moments=True)
     out = model(graph_of(oxide(), magmoms=vectors()[:, 0]), WANTED)
