@@ -7,7 +7,7 @@ converged by the host's own judgement must also have a small orbital gradient, m
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -235,21 +235,29 @@ def _attempt(strategy: Strategy, mf: Any, guess: NDArray, history: list[SCFAttem
 def _descend(mf: Any, make: Callable[[], Any], history: list[SCFAttempt]) -> Any:
     """Follow internal instabilities downhill; keeps the last converged solution."""
     for _ in range(MAX_DESCENTS):
-        density = _way_down(mf)
-        if density is None:
+        for density in _ways_down(mf):
+            lower = _minimise_from(density, make, history)
+            if history[-1].converged and lower.e_tot < mf.e_tot - LOWER:
+                mf = lower
+                break
+        else:
             break
-        lower = _attempt(DirectMinimisation("stability"), make(), density, history)
-        if not history[-1].converged and has_second_derivatives(mf):
-            density = np.asarray(lower.make_rdm1())
-            lower = _attempt(SecondOrder("stability"), make(), density, history)
-        if not history[-1].converged or lower.e_tot > mf.e_tot - LOWER:
-            break
-        mf = lower
     return mf
 
 
-def _way_down(mf: Any) -> NDArray | None:
-    """A density from which the energy falls below that of a converged solution, or None."""
+def _ways_down(mf: Any) -> Iterator[NDArray]:
+    """Densities from which the energy may fall below that of a converged solution."""
     if aufbau_violated(mf):
-        return np.asarray(mf.make_rdm1(mf.mo_coeff, mf.get_occ(mf.mo_energy, mf.mo_coeff)))
-    return downhill(mf) if has_second_derivatives(mf) else None
+        yield np.asarray(mf.make_rdm1(mf.mo_coeff, mf.get_occ(mf.mo_energy, mf.mo_coeff)))
+    if has_second_derivatives(mf):
+        density = downhill(mf)
+        if density is not None:
+            yield density
+
+
+def _minimise_from(density: NDArray, make: Callable[[], Any], history: list[SCFAttempt]) -> Any:
+    lower = _attempt(DirectMinimisation("stability"), make(), density, history)
+    if not history[-1].converged and has_second_derivatives(lower):
+        density = np.asarray(lower.make_rdm1())
+        lower = _attempt(SecondOrder("stability"), make(), density, history)
+    return lower

@@ -11,6 +11,7 @@ from ase import Atoms
 from systems import aminyl, as_system, stretched_hydrogen, water
 
 from ase_neuralxc.backend.ladder import DEFAULT_LADDER, DIIS, climb
+from ase_neuralxc.backend.minimise import DirectMinimisation
 from ase_neuralxc.backend.molecular import MolecularBackend
 from ase_neuralxc.backend.settings import KSSettings
 from ase_neuralxc.errors import SCFNotConverged
@@ -149,6 +150,19 @@ def test_a_solution_with_a_hole_below_the_gap_is_not_the_end():
     assert excited > found.energy + 0.05
     again = backend.solve(system, functional, SETTINGS, guess=density)
     assert again.energy == pytest.approx(found.energy, abs=1e-5)
+
+
+def test_a_saddle_with_the_wrong_occupations_is_left_where_refilling_them_leads_up():
+    # symmetry keeps the direct minimisation of stretched F2 in occupations that are not the lowest
+    system = as_system(Atoms("F2", [(0, 0, 0), (0, 0, 2.5)]))
+    settings = KSSettings(basis="sto-3g", grid_level=0, reference="uks", max_cycle=100)
+    functional = load_functional("pbe")
+    found = MolecularBackend(ladder=(DirectMinimisation(),)).solve(system, functional, settings)
+    assert found.history[-1].strategy == "stability"
+    assert found.energy < found.history[0].energy - 1e-3
+    broken = as_system(Atoms("F2", [(0, 0, 0), (0, 0, 2.5)]), magmoms=(1.0, -1.0))
+    reference = MolecularBackend().solve(broken, functional, settings)
+    assert found.energy == pytest.approx(reference.energy, abs=1e-4)
 
 
 def test_climb_needs_no_density_functional():
