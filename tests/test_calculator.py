@@ -208,6 +208,10 @@ def test_restart_from_label(tmp_path):
      ({"xc": "libxc:nonsense"}, "known to libxc after 'libxc:', got 'nonsense'"),
      ({"charge": 0.5}, "charge: expected an integer, got 0.5"),
      ({"multiplicity": 0}, "multiplicity: expected a positive integer"),
+     ({"backend": "vasp"}, r"unknown backend 'vasp'\..* Valid: auto, gpaw, pyscf"),
+     ({"solvent": "water", "kpts": (2, 2, 2)}, "no backend has all of kpts, solvent"),
+     ({"backend": "pyscf", "smearing": 0.1}, "unknown parameter 'smearing'"),
+     ({"smearing": -1.0}, "smearing: expected a positive number, got -1.0"),
      ({"dispersion": "d5"}, "unknown dispersion 'd5'"),
      ({"dispersion": "d4:foo"}, "no damping parameters for the functional 'foo'")],
 )  # fmt: skip
@@ -217,8 +221,9 @@ def test_bad_arguments_are_refused_at_once(arguments, message):
 
 
 def test_bad_structures_and_paths_are_refused(tmp_path):
-    with pytest.raises(InvalidInputError, match="without periodic boundaries"):
-        NeuralXC(**FAST).get_potential_energy(Atoms("H2", [(0, 0, 0), (0, 0, 1)], pbc=True))
+    no_cell = Atoms("H2", [(0, 0, 0), (0, 0, 1)], pbc=True)
+    with pytest.raises(InvalidInputError, match="cell: expected three independent lattice vectors"):
+        NeuralXC(backend="pyscf-pbc").get_potential_energy(no_cell)
     with pytest.raises(InvalidInputError, match=r"unknown solvent 'watr'\. Did you mean 'water'"):
         NeuralXC(solvent="watr", **FAST).get_potential_energy(water())
     with pytest.raises(InvalidInputError, match="label: cannot write"):
@@ -235,3 +240,48 @@ def test_functional_object_and_log(tmp_path):
     assert "diis" in text
     assert f"{energy:.8f}" in text
     assert f"{energy / units.HARTREE_EV:.10f}" in text
+
+
+def crystal():
+    return Atoms("LiH", [(0, 0, 0), (0, 0, 1.7)], cell=[3.4, 3.5, 3.6], pbc=True)
+
+
+def test_the_structure_chooses_the_host_and_the_reason_is_told():
+    calc = NeuralXC("pbe", backend="pyscf-pbc", basis="gth-szv-molopt-sr", ecut=1500)
+    assert repr(calc).endswith("backend='pyscf-pbc')")
+    atoms = crystal()
+    atoms.calc = calc
+    assert np.isfinite(atoms.get_potential_energy())
+    assert "backend='pyscf-pbc': asked for" in repr(calc)
+    assert atoms.get_stress().shape == (6,)
+    assert calc.export_label().fidelity.host == "pyscf-pbc"
+    assert calc.export_label().stress is not None
+    assert calc.get_band_gap() > 1.0
+    assert calc.get_eigenvalues().shape == (calc.get_number_of_bands(),)
+    with pytest.raises(PropertyNotImplementedError, match="dipole is not defined"):
+        atoms.get_dipole_moment()
+    bands = calc.band_structure("GX", npoints=3)
+    assert bands.energies.shape == (1, 3, calc.get_number_of_bands())
+
+    automatic = NeuralXC("pbe", **FAST)
+    automatic.get_potential_energy(water())
+    assert "backend='pyscf': no periodic direction" in repr(automatic)
+    with pytest.raises(InvalidInputError, match=r"(basis|density_fit|grid_level): the backend"):
+        automatic.get_potential_energy(crystal())
+    with pytest.raises(InvalidInputError, match="backend: 'pyscf' takes molecules"):
+        NeuralXC("pbe", backend="pyscf").get_potential_energy(crystal())
+
+
+def test_a_changed_cell_counts_for_crystals_and_not_for_molecules():
+    atoms = water()
+    calc = atoms.calc = NeuralXC("pbe", **FAST)
+    atoms.get_potential_energy()
+    solution = calc.solution
+    atoms.set_cell([9, 9, 9])
+    atoms.get_potential_energy()
+    assert calc.solution is solution
+    atoms = crystal()
+    calc = atoms.calc = NeuralXC("pbe", backend="pyscf-pbc", basis="gth-szv-molopt-sr", ecut=1500)
+    before = atoms.get_potential_energy()
+    atoms.set_cell(atoms.cell * 1.02, scale_atoms=True)
+    assert abs(atoms.get_potential_energy() - before) > 1e-3

@@ -199,23 +199,34 @@ def test_every_calculator_option_is_a_keyword_of_the_calculator() -> None:
     from ase_neuralxc.calculator import NeuralXC
     from ase_neuralxc.cli.options import _CALCULATOR, calculator_keywords
 
-    given = {
-        "charge": "-1", "multiplicity": "2", "grid_level": "2", "conv_tol": "1e-8",
-        "max_cycle": "20", "magmoms": "1,-1", "electric_field": "0,0,0.1", "xc": "pbe",
-        "basis": "def2-svp", "auxbasis": "def2-svp-jkfit", "ecp": "none", "reference": "uks",
-        "dispersion": "d3bj", "solvent": "water", "stability": "never", "device": "cpu",
+    own = {
+        "charge": "-1", "multiplicity": "2", "magmoms": "1,-1", "xc": "pbe", "dispersion": "d3bj",
         "txt": "log", "label": "state",
     }  # fmt: skip
-    assert set(given) | {"density_fit"} == set(_CALCULATOR)
-    line = [f"--{name.replace('_', '-')}={value}" for name, value in given.items()]
+    molecule_only = {
+        "grid_level": "2", "conv_tol": "1e-8", "max_cycle": "20", "electric_field": "0,0,0.1",
+        "basis": "def2-svp", "auxbasis": "def2-svp-jkfit", "ecp": "none", "reference": "uks",
+        "solvent": "water", "stability": "never", "device": "cpu",
+    }  # fmt: skip
+    crystal_only = {"backend": "gpaw", "kpts": "2,2,2", "smearing": "0.1", "ecut": "400"}
+    assert {*own, *molecule_only, *crystal_only, "density_fit"} == set(_CALCULATOR)
     parser, _ = build_parser()
-    arguments = parser.parse_args(["energy", "file", *line, "--density-fit"])
-    calc = NeuralXC(**calculator_keywords(arguments))
+
+    def keywords(given: dict[str, str], *extra: str) -> dict:
+        line = [f"--{name.replace('_', '-')}={value}" for name, value in given.items()]
+        found = calculator_keywords(parser.parse_args(["energy", "file", *line, *extra]))
+        assert set(found) == {*given, *(option[2:].replace("-", "_") for option in extra)}
+        return found
+
+    calc = NeuralXC(**keywords({**own, **molecule_only}, "--density-fit"))
     assert calc.parameters["charge"] == -1
-    assert calc.parameters["ecp"] is None
-    assert calc.parameters["magmoms"] == (1.0, -1.0)
-    assert calc.parameters["electric_field"] == (0.0, 0.0, 0.1)
+    assert calc.parameters["electric_field"] == (0, 0, 0.1)
     assert calc.parameters["density_fit"] is True
+    assert calc.parameters["ecp"] is None
+    crystal = NeuralXC(**keywords({**own, **crystal_only}))
+    assert crystal.parameters["kpts"] == (2, 2, 2)
+    dense = keywords({"kpts": "3.5"})
+    assert dense["kpts"] == {"density": 3.5}
 
 
 def test_help_loads_nothing_heavy() -> None:
