@@ -188,7 +188,7 @@ def climb(
             to test the internal stability and descend along an unstable mode.
 
     Returns:
-        The converged host object and the history.
+        The converged host object and the history, whose last attempt gave it.
 
     Raises:
         SCFNotConverged: with the history, if no strategy converged.
@@ -233,15 +233,17 @@ def _attempt(strategy: Strategy, mf: Any, guess: NDArray, history: list[SCFAttem
 
 
 def _descend(mf: Any, make: Callable[[], Any], history: list[SCFAttempt]) -> Any:
-    """Follow internal instabilities downhill; keeps the last converged solution."""
+    """Follow internal instabilities downhill; the attempt that gave the result becomes the last."""
+    best = len(history) - 1
     for _ in range(MAX_DESCENTS):
         for density in _ways_down(mf):
             lower = _minimise_from(density, make, history)
             if history[-1].converged and lower.e_tot < mf.e_tot - LOWER:
-                mf = lower
+                mf, best = lower, len(history) - 1
                 break
         else:
             break
+    history.append(history.pop(best))
     return mf
 
 
