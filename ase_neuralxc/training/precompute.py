@@ -37,11 +37,14 @@ from ase_neuralxc.training.reactions import Species
 from ase_neuralxc.training.stored import StoredDensity
 
 #: Version of what is computed and stored; part of the identity of a folder.
-_VERSION = 1
+_VERSION = 2
 #: Points with fewer electrons are left out: 1e5 of them hold 1e-6 electrons, below 1e-8 Hartree.
 _NEGLIGIBLE = 1e-11
 #: Densities are stored in float32 if that moves the energy by less than this, in Hartree.
 ROUNDING = 1e-7
+#: Largest difference of the energies of the two grids, relative to that of exchange and
+#: correlation; levels 1 and 3 differ by 2e-5. Beyond it the density is an artefact of its grid.
+_GRID_ERROR = 5e-4
 #: Largest relative error of the number of electrons on the fine grid; level 3 is 100 times better.
 _ELECTRONS = 1e-3
 
@@ -118,13 +121,14 @@ class DensityTask:
 
         Args:
             species: what to compute.
-            attempt: number of failed attempts before; later ones get three times the cycles.
+            attempt: number of failed attempts before; later ones get three times the cycles, on
+                the fine grid.
 
         Returns:
             Its density.
 
         Raises:
-            NeuralXCError: the SCF did not converge, or the grid does not hold the electrons.
+            NeuralXCError: the SCF did not converge, or a grid is too coarse.
         """
         start = time.perf_counter()
         if self._functional is None:
@@ -151,7 +155,7 @@ class DensityTask:
             KSSettings(
                 basis=settings.basis,
                 density_fit=settings.density_fit,
-                grid_level=settings.scf_grid_level,
+                grid_level=settings.grid_level if attempt else settings.scf_grid_level,
                 conv_tol=settings.conv_tol,
                 max_cycle=settings.max_cycle * (3 if attempt else 1),
             ),
@@ -189,7 +193,8 @@ def store_density(
         The density, its features in float32 where that does not hurt (see `ROUNDING`).
 
     Raises:
-        NeuralXCError: the grid does not hold the electrons.
+        NeuralXCError: the grid does not hold the electrons, or the grid of the SCF gives another
+            energy.
     """
     mf = first_order(solution.host)
     mol = mf.mol
@@ -207,7 +212,13 @@ def store_density(
     xc_energy = _xc_energy(mf, rows, grid.weights)
     weights = grid.weights[kept]
     rows = _narrowest(mf, rows[..., kept], weights, xc_energy)
-    energies = {k: v for k, v in solution.energies.items() if k not in ("xc", "total")}
+    energies = _energies(mf, solution)
+    coarse = solution.energies["total"] - sum(energies.values())
+    if abs(coarse - xc_energy) > _GRID_ERROR * abs(xc_energy):
+        raise NeuralXCError(
+            f"scf_grid_level: expected the energy of {species.name!r} on the grid of the SCF to be "
+            f"that on the fine grid, got {coarse - xc_energy:.6f} Ha more"
+        )
     energies |= {"xc": xc_energy, "exact exchange": _exact_exchange(mf, solution)}
     for term in (Dispersion(*spec.split(":")) for spec in dispersion):
         energies[term.name] = term.energy(mol)
@@ -217,7 +228,7 @@ def store_density(
         **provenance(solution),
         "n_grid_points": len(grid.weights),
         "electrons_on_grid": electrons,
-        "coarse_xc": solution.energies["xc"],
+        "coarse_xc": coarse,
         "core_charges": mol.atom_charges().tolist(),
         "dipole": np.asarray(mf.dip_moment(mol, solution.density_matrix, "AU", verbose=0)).tolist(),
     }
@@ -323,6 +334,24 @@ def _narrowest(mf: Any, rows: NDArray, weights: NDArray, energy: float) -> NDArr
     narrow = rows.astype(np.float32)
     error = abs(_xc_energy(mf, narrow.astype(np.float64), weights) - energy)
     return narrow if error < ROUNDING else rows
+
+
+def _energies(mf: Any, solution: KSSolution) -> dict[str, float]:
+    """All parts but exchange and correlation, in Hartree, computed from the final density.
+
+    The host's own summary would do, if nothing had touched it since: copies of a mean-field object
+    share it, and a stability analysis leaves in it the parts of another density.
+    """
+    total = solution.density_matrix
+    if total.ndim == 3:
+        total = total.sum(0)
+    known = {"nuclear", "core", "coulomb", "xc", "total"}
+    return {
+        "nuclear": float(mf.mol.energy_nuc()),
+        "core": float(np.sum(mf.get_hcore() * total)),
+        "coulomb": 0.5 * float(np.sum(mf.get_j(mf.mol, total) * total)),
+        **{name: value for name, value in solution.energies.items() if name not in known},
+    }
 
 
 def _exact_exchange(mf: Any, solution: KSSolution) -> float:

@@ -11,7 +11,7 @@ import pytest
 from pyscf import dft, gto, scf
 from training.helpers import H2, HF, NH2, OH, SETTINGS, H, O, pair, prepare
 
-from ase_neuralxc.errors import InvalidInputError, SCFNotConverged
+from ase_neuralxc.errors import InvalidInputError, NeuralXCError, SCFNotConverged
 from ase_neuralxc.records import units
 from ase_neuralxc.training import precompute
 from ase_neuralxc.training.precompute import DensityTask, PrepareSettings, count_basis_functions
@@ -166,6 +166,31 @@ def test_a_second_run_skips_and_failures_are_listed(tmp_path):
     assert (impossible.n_failed, impossible.n_skipped) == (1, 1)
     (failure,) = impossible.failures.values()
     assert "0.1000 Angstrom apart" in failure.reasons[-1]
+
+
+def test_energies_do_not_come_from_a_summary_that_others_write_to():
+    solve = precompute._Backend.solve
+    task = DensityTask(SETTINGS)
+    expected = task(NH2)
+
+    def solve_and_spoil(self, *args, **kwargs):
+        solution = solve(self, *args, **kwargs)
+        parts = {"core": solution.energies["core"] + 0.3, "xc": solution.energies["xc"] - 0.3}
+        return replace(solution, energies={**solution.energies, **parts})
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(precompute._Backend, "solve", solve_and_spoil)
+        found = task(NH2)
+    assert found.energies == pytest.approx(expected.energies, abs=1e-7)
+
+
+def test_a_grid_too_coarse_for_the_scf_is_a_failure_that_the_second_attempt_repairs(monkeypatch):
+    monkeypatch.setattr(precompute, "_GRID_ERROR", 1e-8)
+    task = DensityTask(SETTINGS)
+    with pytest.raises(NeuralXCError, match="scf_grid_level: expected the energy of 'HF' on"):
+        task(HF)
+    monkeypatch.setattr(precompute, "_GRID_ERROR", 1e-6)
+    assert task(HF, attempt=1).provenance["n_basis_functions"] == 11
 
 
 def test_no_convergence_is_a_failure(monkeypatch):
