@@ -6,7 +6,6 @@ are made with PBE for every functional.
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,10 +14,11 @@ import numpy as np
 from ase.stress import voigt_6_to_full_3x3_stress
 from numpy.typing import NDArray
 
+from ase_neuralxc.backend.gpaw_levels import bands, gap, run_of, spectrum
 from ase_neuralxc.backend.gpaw_scf import GPAWRun, solve_structure
 from ase_neuralxc.backend.gpaw_settings import GPAWSettings
 from ase_neuralxc.backend.gpaw_structure import build_structure
-from ase_neuralxc.backend.gpaw_xc import make_xc, resolve_clamps
+from ase_neuralxc.backend.gpaw_xc import make_xc
 from ase_neuralxc.backend.hook import check_device
 from ase_neuralxc.backend.libxc import LibxcFunctional
 from ase_neuralxc.backend.protocol import EnergyTerm
@@ -44,7 +44,7 @@ class GPAWBackend:
         functional: XCFunctional | LibxcFunctional,
         settings: GPAWSettings,
         terms: Sequence[EnergyTerm] = (),
-        guess: GPAWRun | None = None,
+        guess: GPAWRun | NDArray | None = None,
     ) -> KSSolution:
         """Converge the SCF.
 
@@ -53,8 +53,9 @@ class GPAWBackend:
             functional: a semi-local torch functional, or one of libxc, which GPAW evaluates.
             settings: cutoff, k-points, smearing, tolerances.
             terms: additive energy terms that depend on the geometry alone.
-            guess: `host` of an earlier solution; with the same functional, settings and elements
-                its density (and orbitals, if the symmetry is kept) is continued.
+            guess: `host` of an earlier solution: with the same functional, settings and elements
+                its density (and orbitals, if the symmetry is kept) is continued, and it cannot be
+                asked for derivatives any more; or its density, `numpy.asarray(host)`.
 
         Returns:
             The converged solution; its `host` is what `guess` takes.
@@ -65,14 +66,13 @@ class GPAWBackend:
             SCFNotConverged: no strategy converged; carries the history.
         """
         check_device(settings.device)
-        previous = guess if isinstance(guess, GPAWRun) else None
-        box = None if previous is None else previous.structure.system.cell
+        box = guess.structure.system.cell if isinstance(guess, GPAWRun) else None
         structure = build_structure(system, settings, box)
         extra = {term.name: _energy_of(term, structure.system) for term in terms}
         if isinstance(functional, XCFunctional):
             functional.to(settings.device)  # type: ignore[attr-defined]
-        xc = make_xc(functional, resolve_clamps(functional, settings.clamps), settings.device)
-        run, history = solve_structure(structure, settings, functional, xc, previous)
+        xc = make_xc(functional, settings.clamps_for(functional), settings.device)
+        run, history = solve_structure(structure, settings, functional, xc, guess)
         run.terms = tuple(terms)
         dft = run.active()
         eigenvalues, occupations = dft.ibzwfs.get_all_eigs_and_occs(broadcast=True)
@@ -87,10 +87,15 @@ class GPAWBackend:
             mo_occ=occupations * (1 if structure.reference == "uks" else 2),
             history=history,
             host=run,
+            sizes={
+                "n_bands": int(dft.ibzwfs.nbands),
+                "n_grid_points": int(np.prod(dft.density.nt_sR.desc.size)),
+                "n_kpoints": len(dft.ibzwfs.ibz),
+            },
         )
-        if settings.smearing is None and system.periodic and _gap(dft) < METALLIC:
+        if settings.smearing is None and system.periodic and gap(dft) < METALLIC:
             warnings.warn(
-                f"smearing: None for a system with a band gap of {_gap(dft) * units.HARTREE_EV:.3f}"
+                f"smearing: None for a system with a band gap of {gap(dft) * units.HARTREE_EV:.3f}"
                 " eV; expected Fermi-Dirac smearing, 0.05 to 0.2 eV, for a metal",
                 stacklevel=2,
             )
@@ -98,10 +103,10 @@ class GPAWBackend:
 
     def forces(self, solution: KSSolution) -> NDArray:
         """Forces, [n_atoms, 3] in Hartree/Bohr, minus the derivative of the free energy."""
-        dft = _run(solution).active()
+        dft = run_of(solution).active()
         dft.calculate_forces()
         forces = np.array(dft.results["forces"])
-        for term in _run(solution).terms:
+        for term in run_of(solution).terms:
             forces += term.forces(solution.system, None)
         return forces
 
@@ -121,90 +126,42 @@ class GPAWBackend:
             raise InvalidInputError(
                 f"stress: expected a periodic system, got pbc = {list(solution.system.pbc)}"
             )
-        dft = _run(solution).active()
+        dft = run_of(solution).active()
         dft.calculate_stress()
         stress = np.array(voigt_6_to_full_3x3_stress(dft.results["stress"]))
-        for term in _run(solution).terms:
+        for term in run_of(solution).terms:
             stress += term.stress(solution.system)
         return stress
 
     def properties(self, solution: KSSolution) -> dict[str, Any]:
-        """What else is known, in Hartree atomic units.
+        """Moments and dipole, in Hartree atomic units.
 
         Args:
             solution: a converged solution.
 
         Returns:
-            "magmom" and "magmoms" [n] in mu_B (within the PAW spheres), "eigenvalues" and
-            "occupations" [s, k, n], "kpoints" [k, 3] in units of the reciprocal vectors and their
-            "weights" [k]; "band_gap"; "fermi_level" unless the two spins have one each; "dipole"
-            [3] for molecules, and "work_functions" [2] (top, bottom) for slabs with a dipole layer.
+            "magmom" and "magmoms" [n] in mu_B (those of the atoms within their PAW spheres), and
+            "dipole" [3] of a molecule.
         """
-        run = _run(solution)
+        run = run_of(solution)
         dft = run.active()
         total, local = dft.magmoms()
-        ibz = dft.ibzwfs.ibz
-        out = {
-            "magmom": float(total[2]),
-            "magmoms": np.array(local[:, 2]),
-            "eigenvalues": solution.mo_energy,
-            "occupations": solution.mo_occ,
-            "kpoints": np.array(ibz.kpt_kc),
-            "weights": np.array(ibz.weight_k),
-            "band_gap": _gap(dft),
-        }
-        if len(dft.ibzwfs.fermi_levels) == 1:
-            out["fermi_level"] = float(dft.ibzwfs.fermi_levels[0])
+        found: dict[str, Any] = {"magmom": float(total[2]), "magmoms": np.array(local[:, 2])}
         if not solution.system.periodic:
             dft.calculate_dipole()
             # the origin is that of the coordinates, not that of the box
             shift = (run.structure.atoms.positions - solution.system.positions)[0]
             charge = solution.system.spin_state.charge
-            out["dipole"] = dft.results["dipole"] - charge * shift / units.BOHR_ANGSTROM
-        elif solution.settings.dipole_layer:
-            out["work_functions"] = np.array(dft.workfunctions()) / units.HARTREE_EV
-        return out
+            found["dipole"] = dft.results["dipole"] - charge * shift / units.BOHR_ANGSTROM
+        return found
 
-    def fidelity(
-        self,
-        functional: XCFunctional | LibxcFunctional,
-        settings: GPAWSettings,
-        terms: Sequence[EnergyTerm],
-        reference: str,
-    ) -> dict[str, Any]:
-        """Fields of the fidelity tag that this host decides.
+    def spectrum(self, solution: KSSolution) -> dict[str, Any]:
+        """Levels, k-points, Fermi level and gap (see `gpaw_levels.spectrum`)."""
+        return spectrum(solution)
 
-        Args:
-            functional: the functional.
-            settings: its settings.
-            terms: additive energy terms.
-            reference: "rks" or "uks".
-
-        Returns:
-            Field name -> value.
-        """
-        clamps = resolve_clamps(functional, settings.clamps)
-        grid, density = _sampling(settings.kpts)
-        return {
-            "host": self.name,
-            "basis": f"plane waves {settings.ecut:g} eV",
-            "ecp": f"PAW PBE {_rule(settings.setups)}",
-            "dispersion": "+".join(term.name for term in terms) or None,
-            "grid": grid + (", dipole layer" if settings.dipole_layer else "") or None,
-            "kpoint_density": density,
-            "density_clamps": None if clamps is None else clamps.rule,
-            "smearing_ev": settings.smearing,
-            "spin_treatment": reference.upper(),
-            "exchange_fraction": 0.0,
-        }
-
-
-def _run(solution: KSSolution) -> GPAWRun:
-    if not isinstance(solution.host, GPAWRun):
-        raise InvalidInputError(
-            f"solution: expected one with its GPAW calculation, got host = {solution.host!r}"
-        )
-    return solution.host
+    def bands(self, solution: KSSolution, kpoints: NDArray) -> NDArray:
+        """Band energies at any k-points (see `gpaw_levels.bands`)."""
+        return bands(solution, kpoints)
 
 
 def _energy_of(term: Any, system: System) -> float:
@@ -228,25 +185,3 @@ def _itemise(energies: Any, settings: GPAWSettings, extra: Mapping[str, float]) 
     if settings.smearing is not None:
         out["free"] = float(energies.total_free) + shift
     return out
-
-
-def _gap(dft: Any) -> float:
-    """Smallest gap between occupied and empty bands in Hartree, zero for a metal."""
-    highest, lowest = dft.ibzwfs.get_homo_lumo()
-    return max(float(lowest - highest), 0.0)
-
-
-def _sampling(kpts: Any) -> tuple[str, float | None]:
-    """The rule of the k-points as it was given: what it resolves to depends on the cell."""
-    if kpts is None:
-        return "Gamma", None
-    if not isinstance(kpts, Mapping):
-        return "x".join(str(int(n)) for n in kpts), None
-    gamma = {None: "", True: " with Gamma", False: " without Gamma"}[kpts.get("gamma")]
-    if "density" in kpts:
-        return f"density{gamma}", float(kpts["density"])
-    return "x".join(str(int(n)) for n in kpts["size"]) + gamma, None
-
-
-def _rule(value: str | Mapping[str, str]) -> str:
-    return value if isinstance(value, str) else json.dumps(dict(value), sort_keys=True)

@@ -12,7 +12,9 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from ase_neuralxc.backend.gpaw_density import pack_density, unpack_density
 from ase_neuralxc.backend.gpaw_settings import GPAWSettings
 from ase_neuralxc.backend.gpaw_structure import Structure
 from ase_neuralxc.backend.gpaw_xc import load_gpaw
@@ -47,6 +49,10 @@ LADDER = (
         {"name": "davidson", "niter": 4},
     ),
 )
+
+
+#: Iterations of the orbitals alone, before a density from elsewhere may change.
+ORBITAL_STEPS = 4
 
 
 @dataclass
@@ -85,13 +91,17 @@ class GPAWRun:
             )
         return self.dft
 
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray:
+        """The density as one array, which another calculation takes as its start."""
+        return np.asarray(pack_density(self.active().density), dtype=dtype)
+
 
 def solve_structure(
     structure: Structure,
     settings: GPAWSettings,
     functional: Any,
     xc: Any,
-    previous: GPAWRun | None = None,
+    previous: GPAWRun | NDArray | None = None,
     ladder: Sequence[GPAWStrategy] = LADDER,
 ) -> tuple[GPAWRun, tuple[SCFAttempt, ...]]:
     """Converge the density.
@@ -101,7 +111,8 @@ def solve_structure(
         settings: cutoff, tolerances.
         functional: the functional, to be recognised by a later calculation.
         xc: the functional as GPAW takes it.
-        previous: a calculation to continue where that is possible; it loses its GPAW object.
+        previous: a calculation to continue where that is possible (it loses its GPAW object), or
+            a packed density.
         ladder: strategies, cheapest first.
 
     Returns:
@@ -114,9 +125,12 @@ def solve_structure(
     gpaw = load_gpaw()
     history: list[SCFAttempt] = []
     with _quiet():
-        if previous is not None and previous.dft is not None:
+        if previous is not None:
             parameters = _parameters(structure, settings, xc, ladder[0])
-            dft = _continued(gpaw, previous, structure, settings, functional, parameters)
+            if isinstance(previous, GPAWRun):
+                dft = _continued(gpaw, previous, structure, settings, functional, parameters)
+            else:
+                dft = _with_density(_fresh(gpaw, structure, parameters), previous)
             if dft is not None and _converge(gpaw, dft, "continued", history):
                 return GPAWRun(dft, structure, settings, functional, parameters), tuple(history)
         for strategy in ladder:
@@ -164,7 +178,7 @@ def _parameters(
 
 def _fresh(gpaw: ModuleType, structure: Structure, parameters: Mapping[str, Any]) -> Any:
     """A calculation that starts from superposed atoms."""
-    log = gpaw.Logger(_Silence(), None)
+    log = quiet_log(gpaw)
     try:
         return gpaw.DFT.from_parameters(
             structure.atoms, gpaw.Parameters(**parameters), log.comm, log, converge=False
@@ -190,7 +204,8 @@ def _continued(
     """Take over the density and what else fits of a calculation; None where little does."""
     old, new = previous.structure, structure
     same = (
-        previous.functional == functional
+        previous.dft is not None
+        and previous.functional == functional
         and previous.settings == settings
         and np.array_equal(old.system.numbers, new.system.numbers)
         and old.system.pbc == new.system.pbc
@@ -210,7 +225,7 @@ def _continued(
     except gpaw.ReuseWaveFunctionsError:
         return None
     except gpaw.SymmetryBrokenError:
-        return _with_density(_fresh(gpaw, new, parameters), dft)
+        return _with_density(_fresh(gpaw, new, parameters), pack_density(dft.density))
     except gpaw.AtomsTooClose as error:
         raise InvalidInputError(f"positions: refused by GPAW: {error}") from error
 
@@ -229,19 +244,14 @@ def _strained(gpaw: ModuleType, dft: Any, new: Structure, parameters: Mapping[st
     return out
 
 
-def _with_density(fresh: Any, old: Any) -> Any:
-    """Start from the density of another calculation instead of superposed atoms."""
-    density = fresh.density
-    if not np.array_equal(density.nt_sR.desc.size, old.density.nt_sR.desc.size):
-        return fresh
-    core = density.nct_R.data - old.density.nct_R.data
-    density.nt_sR.data[:] = old.density.nt_sR.data
-    density.nt_sR.data[: density.ndensities] += core
-    density.D_asii.data[:] = old.density.D_asii.data
-    if density.taut_sR is not None:
-        density.taut_sR.data[:] = old.density.taut_sR.data
-    density.normalize(fresh.pot_calc.charge)
-    fresh.potential, fresh.energies, _ = fresh.pot_calc.calculate(density, fresh.ibzwfs)
+def _with_density(fresh: Any, packed: NDArray) -> Any:
+    """Start from a packed density instead of superposed atoms, if it fits."""
+    if unpack_density(fresh.density, packed, fresh.pot_calc.charge):
+        fresh.potential, fresh.energies, _ = fresh.pot_calc.calculate(fresh.density, fresh.ibzwfs)
+        # a density made of the first, rough orbitals would be worse than the one that was given
+        fresh.scf_loop.update_density_and_potential = False
+        fresh.converge(steps=ORBITAL_STEPS)
+        fresh.scf_loop.update_density_and_potential = True
     return fresh
 
 
@@ -269,6 +279,11 @@ def _converge(gpaw: ModuleType, dft: Any, strategy: str, history: list[SCFAttemp
         )
     )
     return converged
+
+
+def quiet_log(gpaw: ModuleType) -> Any:
+    """A log of GPAW that goes nowhere."""
+    return gpaw.Logger(_Silence(), None)
 
 
 @contextmanager

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ase_neuralxc.backend.clamps import DensityClamps
-from ase_neuralxc.backend.kpoints import KPoints, check_kpoints
+from ase_neuralxc.backend.kpoints import KPoints, check_kpoints, describe_kpoints
+from ase_neuralxc.backend.libxc import LibxcFunctional
+from ase_neuralxc.backend.settings import rule
 from ase_neuralxc.errors import InvalidInputError, unknown_name
 
 REFERENCES = ("auto", "rks", "uks")
@@ -74,6 +76,33 @@ class GPAWSettings:
             raise InvalidInputError(
                 f"clamps: expected DensityClamps, None or 'auto', got {self.clamps!r}"
             )
+
+    def fidelity(self, functional: Any) -> dict[str, Any]:
+        """Fields of the fidelity tag that these settings decide.
+
+        Args:
+            functional: the functional they are used with.
+
+        Returns:
+            Field name -> value.
+        """
+        sampling, density = describe_kpoints(self.kpts)
+        clamps = self.clamps_for(functional)
+        return {
+            "host": "gpaw",
+            "basis": f"plane waves {self.ecut:g} eV",
+            "ecp": f"PAW PBE {rule(self.setups)}",
+            "grid": f"k-points {sampling}" + (", dipole layer" if self.dipole_layer else ""),
+            "kpoint_density": density,
+            "density_clamps": None if clamps is None else clamps.rule,
+            "smearing_ev": self.smearing,
+        }
+
+    def clamps_for(self, functional: Any) -> DensityClamps | None:
+        """The bounds that hold for a functional: those asked for, or the default of its kind."""
+        if isinstance(self.clamps, str):
+            return None if isinstance(functional, LibxcFunctional) else DensityClamps()
+        return self.clamps
 
     @property
     def guess_key(self) -> tuple[str, ...]:

@@ -34,15 +34,6 @@ def load_gpaw() -> ModuleType:
         ) from error
 
 
-def resolve_clamps(
-    functional: XCFunctional | LibxcFunctional, clamps: DensityClamps | str | None
-) -> DensityClamps | None:
-    """The bounds that hold for a functional: what was asked for, or the default of its kind."""
-    if isinstance(clamps, str):
-        return None if isinstance(functional, LibxcFunctional) else DensityClamps()
-    return clamps
-
-
 def make_xc(
     functional: XCFunctional | LibxcFunctional, clamps: DensityClamps | None, device: str
 ) -> Any:

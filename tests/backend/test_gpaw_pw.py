@@ -10,6 +10,7 @@ from ase.build import bulk, fcc111
 from functionals import AtomMoments
 from systems import as_system
 
+from ase_neuralxc import NeuralXC
 from ase_neuralxc.backend.clamps import DensityClamps
 from ase_neuralxc.backend.gpaw_pw import GPAWBackend
 from ase_neuralxc.backend.gpaw_scf import GPAWStrategy, solve_structure
@@ -110,7 +111,7 @@ def test_energies_add_up():
     assert solution.density_matrix is None
     assert solution.history[-1].converged
     # both spins in one orbital, weighted over the k-points: eight valence electrons
-    weights = HOST.properties(solution)["weights"]
+    weights = HOST.spectrum(solution)["weights"]
     assert np.einsum("skn,k->", solution.mo_occ, weights) == pytest.approx(8, abs=1e-8)
 
 
@@ -176,18 +177,17 @@ def test_antiferromagnetic_and_fixed_moments():
     assert properties["magmoms"][0] == pytest.approx(-properties["magmoms"][1], abs=1e-2)
     iron.set_initial_magnetic_moments([2.0, 2.0])
     fixed = solve(iron, "libxc:pbe", state={"n_unpaired": 5}, **settings)
-    properties = HOST.properties(fixed)
-    assert properties["magmom"] == pytest.approx(5, abs=1e-6)
-    assert "fermi_level" not in properties
+    assert HOST.properties(fixed)["magmom"] == pytest.approx(5, abs=1e-6)
+    assert HOST.spectrum(fixed)["fermi_level"].shape == (2,)
 
 
 @needs_gpaw
 def test_aluminium_has_no_gap_and_warns_without_smearing():
     settings = {"ecut": 150.0, "kpts": (4, 4, 4)}
-    properties = HOST.properties(solve(bulk("Al"), smearing=0.2, **settings))
-    assert properties["band_gap"] == 0
-    assert properties["eigenvalues"].shape[:2] == (1, len(properties["kpoints"]))
-    assert properties["eigenvalues"].min() < properties["fermi_level"]
+    spectrum = HOST.spectrum(solve(bulk("Al"), smearing=0.2, **settings))
+    assert spectrum["band_gap"] == 0
+    assert spectrum["eigenvalues"].shape[:2] == (1, len(spectrum["kpoints"]))
+    assert spectrum["eigenvalues"].min() < spectrum["fermi_level"]
     with pytest.warns(UserWarning, match="expected Fermi-Dirac smearing"):
         solve(bulk("Al"), **settings)
 
@@ -306,14 +306,53 @@ def test_an_element_without_paw_data_is_named():
         solve(bulk("Po", "sc", a=3.35), ecut=100.0, smearing=0.1)
 
 
+@needs_gpaw
+def test_a_density_in_a_file_is_a_start(tmp_path):
+    first = solve(silicon(), **SILICON)
+    np.savez(tmp_path / "density.npz", density=first.restart)
+    with np.load(tmp_path / "density.npz") as data:
+        density = data["density"]
+    again = solve(silicon(), guess=density, **SILICON)
+    assert [a.strategy for a in again.history] == ["continued"]
+    assert again.cycles < first.cycles
+    assert again.energy == pytest.approx(first.energy, abs=1e-8)
+    other = solve(silicon(), guess=density[:-1], **SILICON)  # of another cutoff, say
+    assert other.energy == pytest.approx(first.energy, abs=1e-8)
+
+
+@needs_gpaw
+def test_bands_pass_through_the_levels_of_the_calculation():
+    solution = solve(bulk("Si"), "r2scan", **SILICON)
+    spectrum = HOST.spectrum(solution)
+    at = HOST.bands(solution, np.vstack([spectrum["kpoints"], [[0, 0, 0]]]))
+    occupied = spectrum["eigenvalues"][..., :4]
+    np.testing.assert_allclose(at[:, :-1, :4], occupied, atol=1e-5)
+    assert at[0, -1, 3] > occupied.max() + 0.01  # the top is at Gamma
+    with pytest.raises(InvalidInputError, match=r"kpoints: expected \[n, 3\]"):
+        HOST.bands(solution, np.zeros(3))
+
+
+@needs_gpaw
+def test_the_calculator_of_ase():
+    atoms = silicon()
+    atoms.calc = NeuralXC("pbe", backend="gpaw", ecut=160.0, kpts=(2, 2, 2), conv_tol_density=1e-6)
+    forces, stress = atoms.get_forces(), atoms.get_stress()
+    assert np.abs(forces).max() > 0.5
+    assert stress.shape == (6,)
+    assert 0 < atoms.calc.get_band_gap() < 3
+    record = atoms.calc.export_label()
+    assert record.fidelity.host == "gpaw"
+    assert record.fidelity.density_clamps == "n > 1e-06, tau >= tau_W"
+    atoms.positions[1, 0] += 0.02
+    atoms.get_potential_energy()
+    assert [a.strategy for a in atoms.calc.solution.history] == ["continued"]
+
+
 def test_fidelity_holds_the_rules_and_nothing_that_follows_from_a_cell():
     settings = GPAWSettings(ecut=350.0, kpts={"density": 3.5}, smearing=0.1, dipole_layer=True)
-    fields = HOST.fidelity(functional("r2scan"), settings, (Dispersion("d4", "r2scan"),), "uks")
-    tag = FidelityTag(functional="r2scan", **fields)
+    tag = FidelityTag(functional="r2scan", **settings.fidelity(functional("r2scan")))
     assert tag.density_clamps == "n > 1e-06, tau >= tau_W"
     assert (tag.host, tag.basis, tag.kpoint_density) == ("gpaw", "plane waves 350 eV", 3.5)
-    assert tag.dispersion == "d4(r2scan)"
-    native = HOST.fidelity(functional("libxc:r2scan"), settings, (), "uks")
-    assert native["density_clamps"] is None
-    other = HOST.fidelity(functional("r2scan"), GPAWSettings(kpts=(2, 2, 1)), (), "rks")
-    assert other["grid"] == "2x2x1"
+    assert tag.grid == "k-points density, dipole layer"
+    assert settings.fidelity(functional("libxc:r2scan"))["density_clamps"] is None
+    assert GPAWSettings(kpts=(2, 2, 1)).fidelity(functional("pbe"))["grid"] == "k-points 2x2x1"
