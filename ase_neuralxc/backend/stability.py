@@ -145,6 +145,7 @@ def downhill(mf: Any) -> NDArray | None:
     if mode.eigenvalue > FLAT or mode.vector.size == 0:
         return None
     newton = mf.copy().newton()
+    newton._scf.scf_summary = {}  # copies share it, and energies of trials would end up in it
     best, lowest = None, float(mf.e_tot) - LOWER
     core = mf.get_hcore()
     for angle in TRIALS:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from ase import Atoms
 from numerical import force_by_differences
 from systems import aminyl, as_system, hydrogen_iodide, water
 
@@ -89,6 +90,22 @@ def test_itemised_energies_add_up():
     assert sum(items.values()) == pytest.approx(total, abs=1e-10)
     assert items["d4(r2scan)"] == pytest.approx(term.energy(solution.host.mol), abs=1e-12)
     assert items["xc"] == pytest.approx(-9.3, abs=0.3)
+
+
+@pytest.mark.parametrize(
+    ("atoms", "state"),
+    [(aminyl(), {}), (Atoms("O"), {"n_unpaired": 2}), (Atoms("B"), {"n_unpaired": 1})],
+    ids=["NH2", "O", "B"],
+)
+def test_itemised_energies_are_those_of_the_density(atoms, state):
+    # atoms with a flat mode: energies of trial rotations must not be left in the items
+    settings = KSSettings(basis="6-31g", stability="always", conv_tol=1e-10)
+    solution = BACKEND.solve(as_system(atoms, **state), load_functional("pbe"), settings)
+    mf, density = solution.host, solution.density_matrix
+    total = density.sum(axis=0)
+    coulomb = 0.5 * np.sum(total * mf.get_j(mf.mol, total))
+    assert solution.energies["core"] == pytest.approx(np.sum(total * mf.get_hcore()), abs=1e-8)
+    assert solution.energies["coulomb"] == pytest.approx(coulomb, abs=1e-8)
 
 
 def test_history_names_the_strategy_that_won():
