@@ -1,8 +1,10 @@
 """Building blocks on atoms: linear maps per degree, scaled grid products, networks of scalars.
 
-Weights start with variance one over the fan-in and are used as they are. (Dividing at use instead,
-as e3nn does, makes the relative steps of Adam smaller by the root of the fan-in; training a small
-molecule to the same loss took several times as many steps.)
+Weights of networks of scalars and radial functions are standard normal and divided by the root of
+the fan-in at use, those of maps between features start divided by it. To Adam, whose steps do not
+depend on the size of gradients, the first kind moves slower by that factor. Measured on small
+molecules: with all weights of the first kind, training takes several times as many steps; with all
+of the second, it is noisy at the learning rate that the features want.
 """
 
 from __future__ import annotations
@@ -32,11 +34,12 @@ class Linear(nn.Module):
 
     def __init__(self, n_in: int, n_out: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(n_in, n_out) / math.sqrt(n_in))
+        self.weight = nn.Parameter(torch.randn(n_in, n_out))
+        self._scale = 1.0 / math.sqrt(n_in)
 
     def forward(self, x: Tensor) -> Tensor:
         """[n, n_in] to [n, n_out]."""
-        return x @ self.weight
+        return x @ (self.weight * self._scale)
 
 
 class DegreeLinear(nn.Module):
