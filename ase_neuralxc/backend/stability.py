@@ -16,9 +16,10 @@ from pyscf import lib
 
 #: Elements whose open d or f shells make several self-consistent solutions likely.
 OPEN_SHELLS = frozenset({*range(21, 31), *range(39, 49), *range(57, 81), *range(89, 113)})
-#: Gap (Hartree) below which another solution may be near; semi-local functionals give ordinary
-#: closed shells and radicals more.
-SMALL_GAP = 0.05
+#: Gaps (Hartree) below which another solution may be near, of closed and of open shells.
+#: Semi-local functionals give ordinary molecules more than the first and ordinary radicals more
+#: than the second; a hole in degenerate orbitals, as in OH, gives less.
+CLOSED_GAP, OPEN_GAP = 0.05, 0.1
 #: Grid level of the Hessian.
 COARSE_LEVEL = 0
 #: An eigenvalue (Hartree) this close to zero is decided by the full grid: rotations of degenerate
@@ -127,7 +128,8 @@ def doubtful(mf: Any, numbers: NDArray) -> bool:
     """
     if mf.istype("UHF") and (mf.mol.spin == 0 or any(int(z) in OPEN_SHELLS for z in numbers)):
         return True
-    return smallest_gap(mf) < SMALL_GAP
+    open_shell = mf.istype("UHF") or mf.istype("ROHF")
+    return smallest_gap(mf) < (OPEN_GAP if open_shell else CLOSED_GAP)
 
 
 def downhill(mf: Any) -> NDArray | None:

@@ -25,12 +25,12 @@ def molecule_for(reference):
     return water() if reference == "rks" else aminyl()
 
 
-def solve(reference, ladder=DEFAULT_LADDER, **changes):
+def solve(reference, ladder=DEFAULT_LADDER, xc="pbe", **changes):
     settings = KSSettings(
         **{"basis": "6-31g", "grid_level": 1, "conv_tol": 1e-9, "reference": reference} | changes
     )
     backend = MolecularBackend(ladder=ladder)
-    return backend.solve(as_system(molecule_for(reference)), load_functional("pbe"), settings)
+    return backend.solve(as_system(molecule_for(reference)), load_functional(xc), settings)
 
 
 @pytest.fixture(scope="module")
@@ -132,9 +132,9 @@ def test_ordinary_molecules_are_spared_the_stability_analysis(reference, monkeyp
         raise AssertionError("the stability of an ordinary molecule was analysed")
 
     monkeypatch.setattr("ase_neuralxc.backend.ladder.downhill", unexpected)
-    assert len(solve(reference).history) == 1
+    assert len(solve(reference, xc="r2scan").history) == 1
     with pytest.raises(AssertionError, match="analysed"):
-        solve(reference, stability="always")
+        solve(reference, xc="r2scan", stability="always")
 
 
 def test_a_solution_with_a_hole_below_the_gap_is_not_the_end():
