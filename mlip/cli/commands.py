@@ -52,7 +52,7 @@ def check(arguments: argparse.Namespace) -> int:
     if not paths:
         raise InvalidInputError("data: expected files or --config with data.train, got neither")
     structures = iterate_structures(paths, _with_keys(keys, arguments.key))
-    bar = tqdm(structures, file=sys.stderr, unit="structure", disable=arguments.quiet, leave=False)
+    bar = tqdm(structures, unit="structure", **_style(arguments))
     report = check_structures(bar, weights)
     _say(report.text())
     return FAILED if report.failures else OK
@@ -72,7 +72,7 @@ def convert(arguments: argparse.Namespace) -> int:
     if out.suffix != SUFFIX:
         raise InvalidInputError(f"out: expected a name that ends in {SUFFIX}, got {out.name!r}")
     structures = read_structures(paths, _with_keys(DataKeys(), arguments.key))
-    bar = tqdm(structures, file=sys.stderr, unit="structure", disable=arguments.quiet, leave=False)
+    bar = tqdm(structures, unit="structure", **_style(arguments))
     n = write_store(out, bar, arguments.cutoff)
     _say(f"{out}: {n} structures with neighbours up to {arguments.cutoff:g} A")
     return OK
@@ -157,9 +157,14 @@ def _say(line: str) -> None:
         sys.stdout.flush()
 
 
+def _style(arguments: argparse.Namespace) -> dict[str, Any]:
+    """How progress is shown; not at all in the first moment, in which most errors come."""
+    return {"file": sys.stderr, "disable": arguments.quiet, "leave": False, "delay": 0.3}
+
+
 @contextmanager
 def _bar(arguments: argparse.Namespace, unit: str) -> Iterator[Progress]:
-    with tqdm(file=sys.stderr, unit=unit, disable=arguments.quiet, leave=False) as bar:
+    with tqdm(unit=unit, **_style(arguments)) as bar:
 
         def report(done: int, total: int, message: str) -> None:
             bar.total = total

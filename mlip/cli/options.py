@@ -7,8 +7,6 @@ import dataclasses
 import sys
 from typing import Any, NoReturn
 
-import yaml
-
 from ase_neuralxc import __version__
 from ase_neuralxc.workflows import MDSettings, RelaxSettings
 
@@ -109,6 +107,18 @@ def build_parser() -> tuple[Parser, dict[str, list[str]]]:
 _KEY = "where a label is, for example --key energy=REF_energy"
 
 
+def _value(text: str) -> Any:
+    """A number where it is one, None for none, else the text."""
+    if text.lower() == "none":
+        return None
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
 def _add_fields(parser: argparse.ArgumentParser, settings: type) -> None:
     group = parser.add_argument_group(f"settings of the run (see {settings.__name__})")
     for field in dataclasses.fields(settings):
@@ -118,7 +128,7 @@ def _add_fields(parser: argparse.ArgumentParser, settings: type) -> None:
             continue
         group.add_argument(
             flag,
-            type=yaml.safe_load,
+            type=_value,
             default=argparse.SUPPRESS,
             metavar="VALUE",
             help=f"(default {field.default})",

@@ -24,7 +24,7 @@ def errors_and_spreads(made: Predictions, name: str) -> tuple[NDArray, NDArray]:
     error = made.predicted[name] - made.target[name]
     size = np.abs(error) if error.ndim == 1 else np.linalg.norm(error, axis=1)
     spread = made.spread[name]
-    known = np.isfinite(size) & (spread > SMALLEST)
+    known = made.known(name) & (spread > SMALLEST)
     return size[known], spread[known]
 
 

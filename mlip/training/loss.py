@@ -96,7 +96,7 @@ class Loss:
                 error = error / n_atoms
             elif name != "stress":
                 weights = of_atom
-            terms[name] = self._reduce(error, weights)
+            terms[name] = self._reduce(error, target.isfinite(), weights)
         if self.settings.uncertainty:
             terms["uncertainty"] = self._likelihood(results, item, n_atoms)
         return terms
@@ -116,8 +116,8 @@ class Loss:
         ]
         return torch.stack(parts).sum()
 
-    def _reduce(self, error: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-        present = error.isfinite()
+    def _reduce(self, error: Tensor, present: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+        # Only labels may be missing: a prediction that is not finite must show in the loss.
         # Replaced before anything is computed: NaN times zero would poison the gradients.
         error = torch.where(present, error, torch.zeros_like(error))
         shape = (-1,) + (1,) * (error.ndim - 1)
@@ -153,7 +153,7 @@ class Loss:
         centred = members - members.mean(1, keepdim=True).detach()
         variance = centred.square().sum(1) / (members.shape[1] - 1) / n_atoms**2
         variance = variance + SPREAD_FLOOR**2
-        present = error.isfinite()
+        present = item.labels.energy.isfinite()
         error = torch.where(present, error, torch.zeros_like(error))
         value = 0.5 * (error.square() / variance + variance.log() + math.log(2.0 * math.pi))
         value = torch.where(present, value, torch.zeros_like(value)) * item.labels.weight

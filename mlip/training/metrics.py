@@ -51,9 +51,15 @@ class Predictions:
         error = self.predicted[name] - self.target[name]
         if name == "energy":
             error = error / self.n_atoms
-        error = error.reshape(len(error), -1)
-        kept: NDArray = error[np.isfinite(error).all(axis=1)]
+        kept: NDArray = error.reshape(len(error), -1)[self.known(name)]
         return kept
+
+    def known(self, name: str) -> NDArray:
+        """[g] or [n] whether a structure or an atom has a label."""
+        target = self.target[name]
+        # Of the label, not of the error: a prediction that is not finite must be seen.
+        found: NDArray = np.isfinite(target.reshape(len(target), -1)).all(axis=1)
+        return found
 
 
 def predict(potential: Potential, batches: Iterable[LabelledGraph], wanted: Wanted) -> Predictions:
@@ -114,7 +120,7 @@ def summary(made: Predictions) -> dict[str, dict[str, float]]:
             table[name] = _figures(error)
         if name == "energy" and len(error):
             total = made.predicted[name] - made.target[name]
-            table["energy_total"] = _figures(total[np.isfinite(total)])
+            table["energy_total"] = _figures(total[made.known(name)])
     return table
 
 
@@ -125,8 +131,7 @@ def by_element(made: Predictions) -> dict[str, dict[str, float]]:
     error = made.predicted["forces"] - made.target["forces"]
     table = {}
     for z in np.unique(made.numbers):
-        chosen = error[made.numbers == z]
-        chosen = chosen[np.isfinite(chosen).all(axis=1)]
+        chosen = error[(made.numbers == z) & made.known("forces")]
         if len(chosen):
             table[chemical_symbols[z]] = _figures(chosen)
     return table
@@ -139,12 +144,12 @@ def by_config_type(made: Predictions) -> dict[str, dict[str, dict[str, float]]]:
     for group in sorted(set(made.config_types)):
         row = {}
         energy = (made.predicted["energy"] - made.target["energy"]) / made.n_atoms
-        energy = energy[(names == group) & np.isfinite(energy)]
+        energy = energy[(names == group) & made.known("energy")]
         if len(energy):
             row["energy"] = _figures(energy)
         if "forces" in made.predicted:
             error = made.predicted["forces"] - made.target["forces"]
-            error = error[(names == group)[made.graph_of] & np.isfinite(error).all(axis=1)]
+            error = error[(names == group)[made.graph_of] & made.known("forces")]
             if len(error):
                 row["forces"] = _figures(error)
         if row:

@@ -244,7 +244,6 @@ def _reference(prepared: Prepared) -> str:
 def _absolute(config: TrainConfig) -> TrainConfig:
     """Paths that mean the same from every folder, for `resume`."""
 
-
     def resolved(paths: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(str(Path(path).resolve()) for path in paths)
 

@@ -61,7 +61,7 @@ def validate(
             error = results[name].double() - target
             if name == "energy":
                 error = error / item.graph.atoms_per_graph
-            error = error[error.isfinite()]
+            error = error[target.isfinite()]
             count = error.new_tensor(error.numel())
             figures = [*terms[name], count, error.abs().sum(), error.square().sum()]
             sums[place] += torch.stack(figures)
