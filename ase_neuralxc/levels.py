@@ -83,8 +83,9 @@ class ElectronicLevels:
             raise InvalidInputError(
                 f"band_structure: expected a periodic system, got pbc = {list(system.pbc)}"
             )
-        if not isinstance(path, BandPath):
-            atoms_cell = self.atoms.cell  # type: ignore[attr-defined]
-            path = atoms_cell.bandpath(path, npoints=npoints, pbc=system.pbc)
-        energies = np.asarray(self.backend.bands(self.solution, path.kpts)) * units.HARTREE_EV
-        return BandStructure(path, energies, reference=self.get_fermi_level())
+        points: Any = path
+        if isinstance(path, str) or path is None:
+            cell = self.atoms.cell  # type: ignore[attr-defined]
+            points = cell.bandpath(path, npoints=npoints, pbc=system.pbc)
+        energies = np.asarray(self.backend.bands(self.solution, points.kpts)) * units.HARTREE_EV
+        return BandStructure(points, energies, reference=self.get_fermi_level())

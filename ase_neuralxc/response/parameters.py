@@ -114,10 +114,10 @@ def _parts(solution: KSSolution, functional: Any, change: NDArray | None) -> Ite
         spins = plain[None] if closed_shell else plain
         rows = grid_densities(mf._numint, mf.mol, mf.grids, list(spins))
         densities.append(np.stack([0.5 * rows[0]] * 2) if closed_shell else rows)
-    rows, *changes = (torch.from_numpy(grid.gather(d)) for d in densities)
-    for points, extra in _groups(functional, grid, rows):
+    own, *changes = (torch.from_numpy(grid.gather(d)) for d in densities)
+    for points, extra in _groups(functional, grid, own):
         yield _Part(
-            rows=rows[..., points],
+            rows=own[..., points],
             change=changes[0][..., points] if changes else None,
             grid={
                 "coords": torch.from_numpy(grid.coords[points]),

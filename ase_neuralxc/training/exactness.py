@@ -75,8 +75,8 @@ class _Measured:
         """Semi-local energy per volume, [n]."""
         if isinstance(self.functional, LibxcFunctional):
             return self._libxc(model)
-        arrays = (model.density, model.sigma, model.tau)
-        invariants = DensityInvariants(*(torch.from_numpy(a) for a in arrays))
+        density, sigma, tau = map(torch.from_numpy, (model.density, model.sigma, model.tau))
+        invariants = DensityInvariants(density, sigma, tau)
         with torch.no_grad():
             return self.functional.local_energy_density(invariants).numpy()
 
@@ -165,9 +165,7 @@ def _correlation_sign(f: _Measured) -> float:
 
 def _spin_scaling(f: _Measured) -> float:
     model = neon(polarised=True)
-    up = ModelDensity(*(np.stack([a[0], a[0]]) for a in _spin_arrays(model)), model.weights)
-    down = ModelDensity(*(np.stack([a[1], a[1]]) for a in _spin_arrays(model)), model.weights)
-    half = 0.5 * (f.exchange(up) + f.exchange(down))
+    half = 0.5 * (f.exchange(_doubled(model, 0)) + f.exchange(_doubled(model, 1)))
     return f.exchange(model) / half - 1.0
 
 
@@ -230,8 +228,12 @@ def _slater(model: ModelDensity) -> NDArray:
     return 0.75 * (3 / math.pi) ** (1 / 3) * model.density.sum(0) ** (4 / 3)
 
 
-def _spin_arrays(model: ModelDensity) -> tuple[NDArray, NDArray, NDArray]:
-    return model.density, model.gradient, model.tau
+def _doubled(model: ModelDensity, spin: int) -> ModelDensity:
+    """A closed shell of two copies of one spin density."""
+    density, gradient, tau = (
+        np.stack([rows[spin], rows[spin]]) for rows in (model.density, model.gradient, model.tau)
+    )
+    return ModelDensity(density, gradient, tau, model.weights)
 
 
 _CONSTRAINTS: list[tuple[str, str, str, Callable[[_Measured], float]]] = [
