@@ -217,6 +217,7 @@ def _attempt(strategy: Strategy, mf: Any, guess: NDArray, history: list[SCFAttem
     start = time.perf_counter()
     # strategies spend the cycles of the host object that they are given
     allowed = GRADIENT_ALLOWANCE * (mf.conv_tol_grad or mf.conv_tol**0.5)
+    mf.scf_summary = {}  # copies share it, and this attempt may not be the one that is kept
     mf, cycles = strategy.run(mf, guess)
     gradient = float(np.linalg.norm(mf.get_grad(mf.mo_coeff, mf.mo_occ)))
     history.append(

@@ -27,8 +27,9 @@ COARSE_LEVEL = 0
 SOFT = 0.005
 #: Solutions with a higher eigenvalue are minima.
 FLAT = 1e-4
-#: Largest elements (radian) of the rotations that are tried along an unstable mode.
-TRIALS = (0.15, -0.15, 0.5, -0.5)
+#: Largest element (radian) of the first rotation along an unstable mode; it is doubled as long as
+#: the energy falls. The rise by the fourth order can begin early.
+FIRST_ROTATION = 0.05
 #: An energy (Hartree) must fall by this much to count as lower.
 LOWER = 1e-6
 
@@ -139,7 +140,7 @@ def downhill(mf: Any) -> NDArray | None:
         mf: converged first-order host object.
 
     Returns:
-        The density of the lowest of a few rotations, or None at a minimum.
+        The density of the lowest rotation along it, or None at a minimum.
     """
     mode = lowest_mode(mf)
     if abs(mode.eigenvalue) < SOFT:
@@ -148,17 +149,30 @@ def downhill(mf: Any) -> NDArray | None:
         return None
     newton = mf.copy().newton()
     newton._scf.scf_summary = {}  # copies share it, and energies of trials would end up in it
-    best, lowest = None, float(mf.e_tot) - LOWER
     core = mf.get_hcore()
-    for angle in TRIALS:
-        step = mode.vector * (angle / np.abs(mode.vector).max())
-        rotation = newton.update_rotate_matrix(step, mf.mo_occ)
+    unit = mode.vector / np.abs(mode.vector).max()
+
+    def rotated(angle: float) -> tuple[float, NDArray]:
+        rotation = newton.update_rotate_matrix(angle * unit, mf.mo_occ)
         orbitals = newton.rotate_mo(np.asarray(mf.mo_coeff), rotation)
         density = np.asarray(mf.make_rdm1(orbitals, mf.mo_occ))
-        energy = float(newton._scf.energy_tot(density, core, mf.get_veff(mf.mol, density)))
-        if energy < lowest:
-            best, lowest = density, energy
-    return best
+        energy = newton._scf.energy_tot(density, core, mf.get_veff(mf.mol, density))
+        return float(energy), density
+
+    angle = FIRST_ROTATION
+    forward, backward = rotated(angle), rotated(-angle)
+    best = forward
+    if backward[0] < forward[0]:
+        best, angle = backward, -angle
+    if best[0] > float(mf.e_tot) - LOWER:
+        return None
+    while abs(angle) < 1.0:
+        angle *= 2.0
+        further = rotated(angle)
+        if further[0] >= best[0]:
+            break
+        best = further
+    return best[1]
 
 
 def aufbau_violated(mf: Any) -> bool:

@@ -160,6 +160,8 @@ def test_a_saddle_with_the_wrong_occupations_is_left_where_refilling_them_leads_
     found = MolecularBackend(ladder=(DirectMinimisation(),)).solve(system, functional, settings)
     assert found.history[-1].strategy == "stability"
     assert found.history[-1].energy == pytest.approx(found.energy, abs=1e-9)
+    core = (found.density_matrix * found.host.get_hcore()).sum()
+    assert found.energies["core"] == pytest.approx(core, abs=1e-6)
     assert found.energy == min(a.energy for a in found.history)
     assert found.energy < found.history[0].energy - 1e-3
     broken = as_system(Atoms("F2", [(0, 0, 0), (0, 0, 2.5)]), magmoms=(1.0, -1.0))
