@@ -21,6 +21,7 @@ from mlip.training.calibration import scales
 from mlip.training.checkpoint import ModelCard, load_potential, save_potential, symbol_pairs
 from mlip.training.config import TrainConfig, build_config
 from mlip.training.distributed import Workers
+from mlip.training.loss import with_volume
 from mlip.training.metrics import (
     Predictions,
     by_config_type,
@@ -208,7 +209,7 @@ def _predict(potential: Potential, data: Dataset, config: TrainConfig, device: s
         uncertainty=settings.ensemble > 1,
     )
     batches = (item.to(device) for item in evaluation_batches(data, config.batch))
-    return predict(potential, batches, wanted)
+    return predict(potential, map(with_volume, batches) if wanted.stress else batches, wanted)
 
 
 def write_log(path: Path, history: list[dict[str, float]]) -> None:

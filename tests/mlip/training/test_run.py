@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from ase.build import bulk
+from ase.calculators.emt import EMT
 from ase.io import read, write
 from small_potential import MODEL, clusters, write_clusters
 
@@ -181,6 +183,30 @@ def test_unlabelled_and_partly_labelled_structures(tmp_path):
     path = run(config)
     with (path.parent / "log.csv").open() as file:
         assert all(float(row["valid_loss"]) > 0 for row in csv.DictReader(file))
+
+
+def test_stress_of_crystals_beside_clusters(tmp_path, rng):
+    frames = clusters(6)
+    for strain in rng.normal(scale=0.03, size=(6, 3, 3)):
+        atoms = bulk("Cu", cubic=True)
+        atoms.set_cell(atoms.cell.array @ (np.eye(3) + strain), scale_atoms=True)
+        atoms.calc = EMT()
+        atoms.get_potential_energy(), atoms.get_forces(), atoms.get_stress()
+        frames.append(atoms)
+    write(tmp_path / "mixed.xyz", frames, format="extxyz")
+    config = configure(
+        tmp_path,
+        epochs=40,
+        validate_every=20,
+        data={"train": str(tmp_path / "mixed.xyz")},
+        loss={"stress": 100.0},
+    )
+    path = run(config)
+    with (path.parent / "log.csv").open() as file:
+        first, last = (float(row["stress_mae"]) for row in csv.DictReader(file))
+    assert 0 < last < first
+    made, _ = evaluate(path, str(tmp_path / "mixed.xyz"))
+    assert len(made.errors("stress")) == 6
 
 
 def test_levels_of_theory_are_not_mixed_silently(tmp_path):
