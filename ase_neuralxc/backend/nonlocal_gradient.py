@@ -16,6 +16,7 @@ from pyscf import lib
 from pyscf.grad import rks as grad_rks
 
 from ase_neuralxc.backend.atom_grid import AtomGrid, in_order_of_atoms
+from ase_neuralxc.backend.grid_density import grid_densities
 from ase_neuralxc.backend.nonlocal_hook import NonlocalNumInt
 from ase_neuralxc.errors import InvalidInputError
 
@@ -87,7 +88,7 @@ def xc_gradient(
     grids = in_order_of_atoms(grids)
     grid = AtomGrid.of(grids)
     spins = dm[None] if dm.ndim == 2 else dm
-    density = integrator.densities(mol, grids, list(spins))
+    density = grid_densities(integrator, mol, grids, list(spins))
     energy = integrator.energy.explicit_derivatives(density.reshape(*dm.shape[:-2], 5, -1), grid)
     # halves as for the potential matrix: nabla acts on one of two orbitals
     rows = energy.density.reshape(density.shape) * np.array([0.5, 1, 1, 1, 0.5])[:, None]

@@ -7,7 +7,6 @@ matrices block by block again. Only [5, n] rows per density outlive a block.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,6 +17,7 @@ from pyscf.dft import numint
 from pyscf.dft.gen_grid import NBINS
 
 from ase_neuralxc.backend.atom_grid import AtomGrid
+from ase_neuralxc.backend.grid_density import grid_densities
 from ase_neuralxc.backend.hook import TorchNumInt
 from ase_neuralxc.backend.nonlocal_energy import NonlocalEnergy
 from ase_neuralxc.errors import InvalidInputError
@@ -63,34 +63,6 @@ class NonlocalNumInt(TorchNumInt):
             f"nonlocal {self.functional.name!r}; use finite differences of forces"
         )
 
-    def densities(
-        self, mol: Any, grids: Any, matrices: Sequence[Any], hermi: int = 1, max_memory: float = 2e3
-    ) -> NDArray:
-        """Density, gradient and tau of density matrices.
-
-        Args:
-            mol: PySCF molecule.
-            grids: PySCF grid.
-            matrices: m density matrices, each [nao, nao] or a set [k, nao, nao].
-            hermi: 1 if they are symmetric.
-            max_memory: of the orbitals of a block, in MB.
-
-        Returns:
-            [m, 5, n] or [m, k, 5, n] in the host's order.
-        """
-        stacks = [self._gen_rho_evaluator(mol, d, hermi, False, grids) for d in matrices]
-        size = stacks[0][1]
-        if grids.coords is None:
-            grids.build(with_non0tab=True)
-        out = np.empty((len(stacks), size, 5, grids.weights.size))
-        stop = 0
-        for ao, mask, weight, _ in self.block_loop(mol, grids, mol.nao, 1, max_memory=max_memory):
-            start, stop = stop, stop + weight.size
-            for i, (evaluate, _, _) in enumerate(stacks):
-                for j in range(size):
-                    out[i, j, :, start:stop] = evaluate(j, ao, mask, _XCTYPE)
-        return out[:, 0] if np.ndim(matrices[0]) == 2 else out
-
     def matrices(self, mol: Any, grids: Any, rows: NDArray, max_memory: float = 2e3) -> NDArray:
         """Matrices of potentials given as derivatives of the energy, weights included.
 
@@ -135,7 +107,7 @@ class NonlocalNumInt(TorchNumInt):
         verbose: Any = None,
     ) -> tuple[Any, float, NDArray]:
         """Electrons, energy and potential matrix of a closed shell (PySCF's interface)."""
-        (density,) = self.densities(mol, grids, [dms], hermi, max_memory)
+        (density,) = grid_densities(self, mol, grids, [dms], hermi, max_memory)
         return self._integrate(mol, grids, density, max_memory)
 
     def nr_uks(
@@ -150,7 +122,7 @@ class NonlocalNumInt(TorchNumInt):
         verbose: Any = None,
     ) -> tuple[Any, float, NDArray]:
         """Electrons, energy and potential matrices of two spins (PySCF's interface)."""
-        density = self.densities(mol, grids, numint._format_uks_dm(dms), hermi, max_memory)
+        density = grid_densities(self, mol, grids, numint._format_uks_dm(dms), hermi, max_memory)
         return self._integrate(mol, grids, density, max_memory)
 
     def _integrate(
@@ -194,7 +166,7 @@ class NonlocalNumInt(TorchNumInt):
     ) -> tuple[NDArray, None, NonlocalKernel]:
         """Second derivatives at a density matrix (PySCF's interface)."""
         restricted = np.ndim(dm) == 2
-        density = self.densities(mol, grids, [dm] if restricted else dm, 1, max_memory)
+        density = grid_densities(self, mol, grids, [dm] if restricted else dm, 1, max_memory)
         if restricted:
             density = np.stack([0.5 * density[0]] * 2) if spin else density[0]
         return density, None, NonlocalKernel(density)
@@ -216,7 +188,7 @@ class NonlocalNumInt(TorchNumInt):
     ) -> NDArray:
         """Change of the potential with a closed-shell density (PySCF's interface)."""
         kernel = fxc or self.cache_xc_kernel1(mol, grids, xc_code, dm0, 0, max_memory)[2]
-        (trials,) = self.densities(mol, grids, [np.asarray(dms)], hermi, max_memory)
+        (trials,) = grid_densities(self, mol, grids, [np.asarray(dms)], hermi, max_memory)
         return self._respond(mol, grids, kernel, trials, max_memory)
 
     def nr_rks_fxc_st(
@@ -236,7 +208,7 @@ class NonlocalNumInt(TorchNumInt):
     ) -> NDArray:
         """Change of the spin-up potential of a closed shell, the spins moving together or not."""
         kernel = fxc or self.cache_xc_kernel1(mol, grids, xc_code, dm0, 1, max_memory)[2]
-        (up,) = self.densities(mol, grids, [np.asarray(dms_alpha)], hermi, max_memory)
+        (up,) = grid_densities(self, mol, grids, [np.asarray(dms_alpha)], hermi, max_memory)
         trials = np.stack([up, up if singlet else -up], axis=-3)
         return self._respond(mol, grids, kernel, trials, max_memory)[..., 0, :, :]
 
@@ -258,7 +230,7 @@ class NonlocalNumInt(TorchNumInt):
         """Change of both potentials with both spin densities (PySCF's interface)."""
         kernel = fxc or self.cache_xc_kernel1(mol, grids, xc_code, dm0, 1, max_memory)[2]
         spins = [np.asarray(d) for d in numint._format_uks_dm(dms)]
-        trials = np.moveaxis(self.densities(mol, grids, spins, hermi, max_memory), 0, -3)
+        trials = np.moveaxis(grid_densities(self, mol, grids, spins, hermi, max_memory), 0, -3)
         return np.moveaxis(self._respond(mol, grids, kernel, trials, max_memory), -3, 0)
 
     def _respond(

@@ -10,6 +10,7 @@ from systems import aminyl, as_system, hydrogen_iodide, water
 from torch import nn
 
 from ase_neuralxc.backend.atom_grid import AtomGrid
+from ase_neuralxc.backend.grid_density import grid_densities
 from ase_neuralxc.backend.hook import TorchNumInt
 from ase_neuralxc.backend.ladder import SecondOrder
 from ase_neuralxc.backend.molecular import MolecularBackend
@@ -107,7 +108,7 @@ def check_forces(functional, reference, **options):
 def test_every_part_of_the_grid_response_is_there(kind, ground):
     mol, grids, dm = ground
     integrator, grid = NonlocalNumInt(AtomMoments(KINDS[kind])), AtomGrid.of(grids)
-    density = grid.gather(integrator.densities(mol, grids, list(dm)))
+    density = grid.gather(grid_densities(integrator, mol, grids, list(dm)))
     found = integrator.energy.explicit_derivatives(density, grid)
     for part in (found.density, found.coords, found.weights, found.atom_coords):
         assert np.abs(part).max() > 1e-3
