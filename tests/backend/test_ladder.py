@@ -17,7 +17,7 @@ from ase_neuralxc.backend.settings import KSSettings
 from ase_neuralxc.errors import SCFNotConverged
 from ase_neuralxc.functional import load_functional
 
-SETTINGS = KSSettings(basis="6-31g", conv_tol=1e-9, grid_level=1)
+SETTINGS = KSSettings(basis="6-31g", conv_tol=1e-9, grid_level=0)
 REFERENCES = ("rks", "uks", "roks")
 
 
@@ -27,7 +27,7 @@ def molecule_for(reference):
 
 def solve(reference, ladder=DEFAULT_LADDER, xc="pbe", **changes):
     settings = KSSettings(
-        **{"basis": "6-31g", "grid_level": 1, "conv_tol": 1e-9, "reference": reference} | changes
+        **{"basis": "6-31g", "grid_level": 0, "conv_tol": 1e-9, "reference": reference} | changes
     )
     backend = MolecularBackend(ladder=ladder)
     return backend.solve(as_system(molecule_for(reference)), load_functional(xc), settings)
@@ -115,12 +115,12 @@ def test_instability_is_followed_to_the_broken_symmetry_solution():
     functional = load_functional("pbe")
     backend = MolecularBackend()
     broken = backend.solve(as_system(atoms, magmoms=(1.0, -1.0)), functional, SETTINGS)
-    closed = KSSettings(basis="6-31g", grid_level=1, reference="uks", stability="never")
+    closed = KSSettings(basis="6-31g", grid_level=0, reference="uks", stability="never")
     restricted = backend.solve(as_system(atoms), functional, closed)
     assert broken.energy < restricted.energy - 0.01
     # without moments, the singlet of UKS starts as a closed shell and is led away from it
     followed = backend.solve(
-        as_system(atoms), functional, KSSettings(basis="6-31g", grid_level=1, reference="uks")
+        as_system(atoms), functional, KSSettings(basis="6-31g", grid_level=0, reference="uks")
     )
     assert followed.history[-1].strategy == "stability"
     assert followed.energy == pytest.approx(broken.energy, abs=1e-6)

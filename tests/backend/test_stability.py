@@ -21,7 +21,7 @@ from ase_neuralxc.functional import load_functional
 
 
 def solve(atoms, reference, **state):
-    settings = KSSettings(basis="6-31g", grid_level=2, reference=reference, stability="never")
+    settings = KSSettings(basis="6-31g", grid_level=1, reference=reference, stability="never")
     backend = MolecularBackend(ladder=(DIIS("diis"),))
     return backend.solve(as_system(atoms, **state), load_functional("r2scan"), settings).host
 
