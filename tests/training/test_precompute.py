@@ -185,11 +185,11 @@ def test_energies_do_not_come_from_a_summary_that_others_write_to():
 
 
 def test_a_grid_too_coarse_for_the_scf_is_a_failure_that_the_second_attempt_repairs(monkeypatch):
-    monkeypatch.setattr(precompute, "_GRID_ERROR", 1e-8)
+    monkeypatch.setattr(precompute, "_GRID_ERRORS", (-1e-8, 1e-8))
     task = DensityTask(SETTINGS)
     with pytest.raises(NeuralXCError, match="scf_grid_level: expected the energy of 'HF' on"):
         task(HF)
-    monkeypatch.setattr(precompute, "_GRID_ERROR", 1e-6)
+    monkeypatch.setattr(precompute, "_GRID_ERRORS", (-1e-6, 1e-6))
     assert task(HF, attempt=1).provenance["n_basis_functions"] == 11
 
 
