@@ -24,8 +24,8 @@ class Protocol:
     crystals: tuple[tuple[Any, ...], ...] = (
         ("Si", 1200.0, (2, 2, 1), None, "gth-dzvp-molopt-sr", "gth-pbe"),
         ("Al", 1000.0, (3, 3, 1), 0.2, "gth-dzvp-molopt-sr", "gth-pbe"),
-        ("MgO", 3000.0, (2, 1, 1), None, "gth-dzvp-molopt-sr", "Mg: GTH-PBE-q2"),
-        ("Fe", 5000.0, (2, 2, 1), 0.2, "gth-szv-molopt-sr", "gth-pbe"),
+        ("MgO", 3000.0, (1, 1, 1), None, "gth-dzvp-molopt-sr", "Mg: GTH-PBE-q2"),
+        ("Fe", 3000.0, (2, 1, 1), 0.2, "gth-szv-molopt-sr", "gth-pbe"),
     )
     conv_tol: float = 1e-11
     conv_tol_grad: float = 1e-7
