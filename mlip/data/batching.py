@@ -27,7 +27,7 @@ class BatchSettings:
         edges: largest number of edges, None for no limit; memory follows them.
     """
 
-    structures: int | None = 8
+    structures: int | None = 5
     atoms: int | None = None
     edges: int | None = None
 

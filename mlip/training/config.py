@@ -139,7 +139,7 @@ class OptimizerSettings:
             kept. 0 for none.
     """
 
-    lr: float = 0.01
+    lr: float = 0.005
     weight_decay: float = 0.0
     betas: tuple[float, float] = (0.9, 0.999)
     amsgrad: bool = False
