@@ -50,7 +50,8 @@ def convergence_record(solution: KSSolution) -> dict[str, Any]:
 
 def provenance(solution: KSSolution) -> dict[str, Any]:
     """Versions and resolved sizes; outside the fidelity digest."""
-    packages = ("ase", "ase_neuralxc", "numpy", "pyscf", "torch")
+    own = getattr(solution.settings, "packages", ())  # those of a host beyond the dependencies
+    packages = ("ase", "ase_neuralxc", "numpy", "pyscf", "torch", *own)
     return {
         "versions": {name: version(name) for name in packages},
         "python": platform.python_version(),

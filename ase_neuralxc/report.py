@@ -22,7 +22,10 @@ def write_report(
         results: the calculator's results, in ASE units.
         title: first line.
     """
-    lines = [title, f"  {solution.reference.upper()}, {solution.host.mol.nao} basis functions"]
+    sizes = [
+        f"{n} {name.removeprefix('n_').replace('_', ' ')}" for name, n in solution.sizes.items()
+    ]
+    lines = [title, "  " + ", ".join([solution.reference.upper(), *sizes])]
     for attempt in solution.history:
         state = "converged" if attempt.converged else "not converged"
         lines.append(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from ase_neuralxc.backend.clamps import DensityClamps
 from ase_neuralxc.backend.kpoints import KPoints, check_kpoints, describe_kpoints
@@ -59,6 +59,9 @@ class GPAWSettings:
     conv_tol_eigenstates: float = 2e-8
     max_cycle: int = 100
     device: str = "cpu"
+
+    #: For the provenance of labels.
+    packages: ClassVar[tuple[str, ...]] = ("gpaw", "gpaw-data")
 
     def __post_init__(self) -> None:
         check_kpoints(self.kpts)

@@ -342,6 +342,7 @@ def test_the_calculator_of_ase():
     assert 0 < atoms.calc.get_band_gap() < 3
     record = atoms.calc.export_label()
     assert record.fidelity.host == "gpaw"
+    assert {"gpaw", "gpaw-data"} < set(record.provenance["versions"])
     assert record.fidelity.density_clamps == "n > 1e-06, tau >= tau_W"
     atoms.positions[1, 0] += 0.02
     atoms.get_potential_energy()
