@@ -73,9 +73,16 @@ def strained(system, i, j, size):
     return replace(system, cell=system.cell @ strain, positions=system.positions @ strain)
 
 
-@pytest.mark.parametrize("name", ["pbe", "r2scan"])
-@pytest.mark.parametrize("case", ["rks", "uks-fixed"])
-def test_torch_equals_libxc(name, case):
+@pytest.mark.parametrize(
+    ("case", "name"),
+    [
+        ("rks", "r2scan"),
+        ("uks-fixed", "pbe"),
+        pytest.param("rks", "pbe", marks=pytest.mark.slow),
+        pytest.param("uks-fixed", "r2scan", marks=pytest.mark.slow),
+    ],
+)
+def test_torch_equals_libxc(case, name):
     structure, settings = CASES[case]()
     ours = BACKEND.solve(structure, load_functional(name), settings)
     theirs = BACKEND.solve(structure, LibxcFunctional(name), settings)
@@ -132,7 +139,9 @@ def test_forces_and_stress_are_derivatives_of_the_free_energy(case, name):
         assert stress[i, j] == pytest.approx(difference, abs=STRESS_DIFFERENCE)
 
 
-@pytest.mark.parametrize(("case", "kind"), [("rks", krks), ("uks-free", kuks)])
+@pytest.mark.parametrize(
+    ("case", "kind"), [pytest.param("rks", krks, marks=pytest.mark.slow), ("uks-free", kuks)]
+)
 def test_forces_of_a_gga_equal_those_of_pyscf(case, kind):
     structure, settings = CASES[case]()
     solution = BACKEND.solve(structure, LibxcFunctional("pbe"), settings)
@@ -233,6 +242,7 @@ def test_a_density_starts_the_next_calculation():
     assert other.energy == pytest.approx(first.energy, abs=1e-9)
 
 
+@pytest.mark.slow
 def test_a_left_handed_cell_is_the_same_crystal():
     structure, settings = diamond()
     functional = load_functional("pbe")
