@@ -69,7 +69,11 @@ def kill_after(steps):
 
 def test_training_lowers_the_errors_and_leaves_everything(tmp_path):
     config = configure(
-        tmp_path, epochs=40, validate_every=10, data={"test": str(tmp_path / "t.xyz")}
+        tmp_path,
+        epochs=40,
+        validate_every=10,
+        data={"test": str(tmp_path / "t.xyz")},
+        optimizer={"lr": 0.01},  # fixed here: the default is tuned on larger data
     )
     write_clusters(tmp_path / "t.xyz", 4, seed=5)
     path = run(config)
