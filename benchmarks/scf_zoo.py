@@ -7,9 +7,10 @@ The final state is checked with the full grid: orbital gradient and lowest eigen
 orbital Hessian.
 
 Resumable: one file per case in the folder given by --out; run again to go on. At the end the
-table goes to docs/scf_zoo.md and the numbers to benchmarks/results/scf_zoo.json.
+table goes to docs/scf_zoo.md and the numbers to benchmarks/results/scf_zoo.json; --report writes
+both from what there is.
 
-    OMP_NUM_THREADS=1 python benchmarks/scf_zoo.py [--out out/scf_zoo] [--only NAME ...]
+    OMP_NUM_THREADS=1 python benchmarks/scf_zoo.py [--out FOLDER] [--only NAME ...] [--report]
 """
 
 from __future__ import annotations
@@ -220,6 +221,7 @@ def summary(records: dict[str, dict[str, Any]]) -> dict[str, Any]:
 def write_table(records: dict[str, dict[str, Any]], path: Path) -> None:
     """The readable table, in Markdown."""
     total = summary(records)
+    missing = [case.name for case in CASES if case.name not in records]
     lines = [
         "# Hard cases for the self-consistent field",
         "",
@@ -236,7 +238,9 @@ def write_table(records: dict[str, dict[str, Any]], path: Path) -> None:
         "",
         f"{total['converged']} of {total['cases']} converge; {total['within_close_of_best']} are "
         f"within {1000 * PROTOCOL.close:.0f} mHa of the best start; {total['tolerance_met']} meet "
-        f"the tolerance of the gradient; {total['stable']} are internally stable.",
+        f"the tolerance of the gradient; {total['stable']} are internally stable (no eigenvalue "
+        f"below {PROTOCOL.unstable:g} Ha).",
+        *([f"Not computed: {', '.join(missing)}."] if missing else []),
         "",
         "| case | charge | 2S+1 | ref. | strategy | attempts | cycles | CPU s | E / Ha "
         "| above best / mHa | starts | gradient | eigenvalue / Ha |",
@@ -272,27 +276,31 @@ def _row(case: Case, record: dict[str, Any]) -> str:
 def main(report: Callable[[str], None] = print) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", default="out/scf_zoo", help="folder of the results by case")
-    parser.add_argument("--only", nargs="*", help="names of cases; no files are written at the end")
+    parser.add_argument("--only", nargs="*", help="names of cases to compute; prints their rows")
+    parser.add_argument(
+        "--report", action="store_true", help="compute nothing, write what is done so far"
+    )
     arguments = parser.parse_args()
     one_thread()
     cases = [c for c in CASES if not arguments.only or c.name in arguments.only]
     tasks = {c.name: task_of(c) for c in cases}
     campaign = Campaign(arguments.out, identity="scf-zoo")
-    outcome = campaign.run(tasks.values(), solve_case, retries=0)
-    for failure in outcome.failures.values():
-        report(f"failed: {failure.reasons[-1]}")
+    if not arguments.report:
+        outcome = campaign.run(tasks.values(), solve_case, retries=0)
+        for failure in outcome.failures.values():
+            report(f"failed: {failure.reasons[-1]}")
+    done = dict(campaign.results())
     keys = {name: task_key(task) for name, task in tasks.items()}
-    records = {
-        name: judge(campaign.load(key)) for name, key in keys.items() if key not in outcome.failures
-    }
-    if not arguments.only and not outcome.failures:
-        save("scf_zoo", PROTOCOL, {"summary": summary(records), "cases": records})
-        write_table(records, TABLE)
-    else:
+    records = {name: judge(done[key]) for name, key in keys.items() if key in done}
+    if arguments.only:
         for case in cases:
             if case.name in records:
                 report(_row(case, records[case.name]))
-        report(str(summary(records)))
+        return
+    missing = [name for name in keys if name not in records]
+    results = {"summary": summary(records), "not_computed": missing, "cases": records}
+    save("scf_zoo", PROTOCOL, results)
+    write_table(records, TABLE)
 
 
 if __name__ == "__main__":
