@@ -21,13 +21,12 @@ from ase_neuralxc.backend.hosts import (
     host_settings,
     load_host,
 )
-from ase_neuralxc.backend.libxc import PREFIX, LibxcFunctional
+from ase_neuralxc.backend.libxc import find_functional
 from ase_neuralxc.backend.restart import read_density, write_density
 from ase_neuralxc.backend.solution import KSSolution
 from ase_neuralxc.backend.system import System
 from ase_neuralxc.errors import InvalidInputError
 from ase_neuralxc.fidelity import convergence_record, fidelity_tag, provenance
-from ase_neuralxc.functional import load_functional
 from ase_neuralxc.functional.protocol import XCFunctional
 from ase_neuralxc.levels import ElectronicLevels
 from ase_neuralxc.records import LabelRecord, SpinState, units
@@ -133,7 +132,7 @@ class NeuralXC(ElectronicLevels, Calculator):
     def _configure(self, parameters: Mapping[str, Any]) -> None:
         keywords = {k: v for k, v in parameters.items() if k not in _OWN}
         check_keywords(parameters["backend"], keywords, _OWN)
-        functional = _functional(parameters["xc"])
+        functional = find_functional(parameters["xc"])
         charge, multiplicity = parameters["charge"], parameters["multiplicity"]
         if int(charge) != charge:
             raise InvalidInputError(f"charge: expected an integer, got {charge!r}")
@@ -304,14 +303,6 @@ class NeuralXC(ElectronicLevels, Calculator):
                 write_report(stream, self._solved(), self.results, repr(self))
         except OSError as error:
             raise InvalidInputError(f"txt: cannot write {str(txt)!r}: {error}") from error
-
-
-def _functional(spec: str | Path | XCFunctional) -> Any:
-    if isinstance(spec, LibxcFunctional):
-        return spec
-    if isinstance(spec, str) and spec.lower().startswith(PREFIX):
-        return LibxcFunctional(spec[len(PREFIX) :])
-    return load_functional(spec)
 
 
 def _same(a: Any, b: Any) -> bool:

@@ -10,16 +10,9 @@ import argparse
 import json
 import sys
 
-from ase_neuralxc.backend.libxc import PREFIX, LibxcFunctional
+from ase_neuralxc.backend.libxc import find_functional
 from ase_neuralxc.errors import NeuralXCError
-from ase_neuralxc.functional import load_functional
 from ase_neuralxc.training.exactness import report, residuals
-
-
-def find(name: str):
-    if name.lower().startswith(PREFIX):
-        return LibxcFunctional(name[len(PREFIX) :])
-    return load_functional(name)
 
 
 def main() -> int:
@@ -36,7 +29,9 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="write JSON instead of a table")
     arguments = parser.parse_args()
     try:
-        functionals = [find(name) for name in [*arguments.functional, *arguments.against]]
+        functionals = [
+            find_functional(name) for name in [*arguments.functional, *arguments.against]
+        ]
         if arguments.json:
             found = {f.name: {r.name: r.value for r in residuals(f)} for f in functionals}
             print(json.dumps(found, indent=1))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from pyscf.dft import libxc
 
 from ase_neuralxc.errors import InvalidInputError
+from ase_neuralxc.functional import load_functional
 
 PREFIX = "libxc:"
 
@@ -41,3 +43,22 @@ class LibxcFunctional:
     def exchange_fraction(self) -> float:
         """Fraction of exact exchange."""
         return float(libxc.hybrid_coeff(self.xc_code))
+
+
+def find_functional(spec: Any) -> Any:
+    """A functional of libxc or of torch, from what a user writes.
+
+    Args:
+        spec: "libxc:NAME" in any case, a `LibxcFunctional`, or whatever `load_functional` takes.
+
+    Returns:
+        The functional.
+
+    Raises:
+        InvalidInputError: there is no such functional.
+    """
+    if isinstance(spec, LibxcFunctional):
+        return spec
+    if isinstance(spec, str) and spec.lower().startswith(PREFIX):
+        return LibxcFunctional(spec[len(PREFIX) :])
+    return load_functional(spec)

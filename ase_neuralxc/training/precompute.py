@@ -14,26 +14,24 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
-from ase.data import atomic_numbers
 from numpy.typing import NDArray
 from pyscf.dft.gen_grid import Grids
 
 from ase_neuralxc.backend.atom_grid import AtomGrid
-from ase_neuralxc.backend.libxc import PREFIX, LibxcFunctional
-from ase_neuralxc.backend.molecular import MolecularBackend, first_order
+from ase_neuralxc.backend.libxc import LibxcFunctional, find_functional
+from ase_neuralxc.backend.molecular import first_order
 from ase_neuralxc.backend.settings import KSSettings
 from ase_neuralxc.backend.solution import KSSolution
-from ase_neuralxc.backend.system import System
 from ase_neuralxc.errors import InvalidInputError, NeuralXCError
 from ase_neuralxc.fidelity import convergence_record, fidelity_tag, provenance
-from ase_neuralxc.functional import functional_hash, load_functional
+from ase_neuralxc.functional import functional_hash
 from ase_neuralxc.functional.protocol import SemilocalFunctional
-from ase_neuralxc.records import SpinState, units
+from ase_neuralxc.records import units
 from ase_neuralxc.records.canonical import digest
 from ase_neuralxc.terms.dispersion import Dispersion
-from ase_neuralxc.terms.field import ElectricField
-from ase_neuralxc.training.dense import BLOCK, densities_of, use_dense_products
+from ase_neuralxc.training.dense import BLOCK, densities_of
 from ase_neuralxc.training.reactions import Species
+from ase_neuralxc.training.solve import solve_species
 from ase_neuralxc.training.stored import StoredDensity
 
 #: Version of what is computed and stored; part of the identity of a folder.
@@ -84,10 +82,8 @@ class PrepareSettings:
         Raises:
             InvalidInputError: unknown, or not semi-local.
         """
-        if self.xc.lower().startswith(PREFIX):
-            return LibxcFunctional(self.xc[len(PREFIX) :])
-        functional = load_functional(self.xc)
-        if not isinstance(functional, SemilocalFunctional):
+        functional = find_functional(self.xc)
+        if not isinstance(functional, SemilocalFunctional | LibxcFunctional):
             raise InvalidInputError(f"xc: expected a semi-local functional, got {self.xc!r}")
         return functional
 
@@ -145,14 +141,8 @@ class DensityTask:
 
     def _solve(self, species: Species, attempt: int) -> KSSolution:
         settings = self.settings
-        terms: list[Any] = [] if species.field is None else [ElectricField(species.field)]
-        system = System(
-            np.array([atomic_numbers[s] for s in species.symbols]),
-            np.array(species.positions),
-            SpinState.from_multiplicity(species.multiplicity, species.charge),
-        )
-        return _Backend().solve(
-            system,
+        return solve_species(
+            species,
             self._functional,
             KSSettings(
                 basis=settings.basis,
@@ -161,18 +151,7 @@ class DensityTask:
                 conv_tol=settings.conv_tol,
                 max_cycle=settings.max_cycle * (3 if attempt else 1),
             ),
-            terms=terms,
         )
-
-
-class _Backend(MolecularBackend):
-    """Faster for molecules of this size: fitting integrals are made once, products are dense."""
-
-    def _mean_field(self, *args: Any) -> Any:
-        mf = use_dense_products(super()._mean_field(*args))
-        if hasattr(mf, "with_df"):
-            mf.with_df.build()
-        return mf
 
 
 def store_density(
@@ -216,11 +195,7 @@ def store_density(
     rows = _narrowest(mf, rows[..., kept], weights, xc_energy)
     energies = _energies(mf, solution)
     coarse = solution.energies["total"] - sum(energies.values())
-    if not _GRID_ERRORS[0] < (coarse - xc_energy) / abs(xc_energy) < _GRID_ERRORS[1]:
-        raise NeuralXCError(
-            f"scf_grid_level: expected the energy of {species.name!r} on the grid of the SCF to be "
-            f"that on the fine grid, got {coarse - xc_energy:.6f} Ha more"
-        )
+    check_grids(species, coarse, xc_energy)
     energies |= {"xc": xc_energy, "exact exchange": _exact_exchange(mf, solution)}
     for term in (Dispersion(*spec.split(":")) for spec in dispersion):
         energies[term.name] = term.energy(mol)
@@ -257,6 +232,24 @@ def store_density(
         occupations=occupations,
         orbital_energies=np.atleast_2d(solution.mo_energy),
     )
+
+
+def check_grids(species: Species, coarse: float, fine: float) -> None:
+    """Refuse a density whose energy on the coarse grid of its SCF is far from that on a fine one.
+
+    Args:
+        species: what was calculated.
+        coarse: exchange-correlation energy on the grid of the SCF, in Hartree.
+        fine: on the fine grid.
+
+    Raises:
+        NeuralXCError: the difference is larger than that of two grids for the same state.
+    """
+    if not _GRID_ERRORS[0] < (coarse - fine) / abs(fine) < _GRID_ERRORS[1]:
+        raise NeuralXCError(
+            f"scf_grid_level: expected the energy of {species.name!r} on the grid of the SCF to be "
+            f"that on the fine grid, got {coarse - fine:.6f} Ha more"
+        )
 
 
 def count_basis_functions(species: Species, basis: str, cache: dict[str, int]) -> int:
