@@ -1,7 +1,7 @@
 """The SCF ladder: strategies tried in order until one converges, each attempt on record.
 
 A strategy that comes close hands its density to the next one; one that strays does not. What is
-converged by the host's own judgement must also have a small orbital gradient, measured here.
+converged by the host's own judgement must also have a small orbital gradient.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pyscf import scf
 
 from ase_neuralxc.backend.minimise import DirectMinimisation, minimise, orbitals_of
+from ase_neuralxc.backend.orbital_gradient import gradient_norm
 from ase_neuralxc.backend.solution import SCFAttempt
 from ase_neuralxc.backend.stability import (
     LOWER,
@@ -219,7 +220,7 @@ def _attempt(strategy: Strategy, mf: Any, guess: NDArray, history: list[SCFAttem
     allowed = GRADIENT_ALLOWANCE * (mf.conv_tol_grad or mf.conv_tol**0.5)
     mf.scf_summary = {}  # copies share it, and this attempt may not be the one that is kept
     mf, cycles = strategy.run(mf, guess)
-    gradient = float(np.linalg.norm(mf.get_grad(mf.mo_coeff, mf.mo_occ)))
+    gradient = gradient_norm(mf)
     history.append(
         SCFAttempt(
             strategy=strategy.name,

@@ -21,6 +21,7 @@ from ase_neuralxc.backend.ladder import DEFAULT_LADDER, Strategy, climb
 from ase_neuralxc.backend.libxc import LibxcFunctional
 from ase_neuralxc.backend.nonlocal_gradient import attach_nonlocal_gradient
 from ase_neuralxc.backend.nonlocal_hook import NonlocalNumInt
+from ase_neuralxc.backend.orbital_gradient import remember_gradient
 from ase_neuralxc.backend.population import atomic_populations
 from ase_neuralxc.backend.protocol import EnergyTerm
 from ase_neuralxc.backend.settings import KSSettings
@@ -195,7 +196,7 @@ class MolecularBackend:
             mf.energy_terms = tuple(terms)
         if settings.solvent is not None:
             mf = attach_solvent(mf, settings.solvent)
-        return mf
+        return remember_gradient(mf)
 
 
 def _integrator(functional: XCFunctional, settings: KSSettings) -> TorchNumInt:
@@ -249,7 +250,7 @@ def _itemise(mf: Any, mol: Any, density: NDArray, terms: Sequence[EnergyTerm]) -
         "coulomb": float(summary["coul"]),
     }
     extra = {term.name: float(term.energy(mol, density)) for term in terms}
-    solvent = float(summary.get("e_solvent", 0.0))
+    solvent = float(summary.get("e_solvent", 0.0)) + float(summary.get("e_cds", 0.0))
     if solvent:
         energies["solvent"] = solvent
     energies["xc"] = float(mf.e_tot) - sum(energies.values()) - sum(extra.values())

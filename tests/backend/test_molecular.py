@@ -92,6 +92,15 @@ def test_itemised_energies_add_up():
     assert items["xc"] == pytest.approx(-9.3, abs=0.3)
 
 
+@pytest.mark.parametrize("solvent", ["water", "pcm:78.4"])
+def test_the_solvent_is_an_item_of_its_own(solvent):
+    settings = KSSettings(basis="6-31g", solvent=solvent)
+    solution = BACKEND.solve(as_system(water()), load_functional("r2scan"), settings)
+    xc = solution.host.get_veff(solution.host.mol, solution.density_matrix).exc
+    assert solution.energies["xc"] == pytest.approx(float(xc), abs=1e-8)
+    assert -0.03 < solution.energies["solvent"] < -0.003  # Hartree: some kcal/mol
+
+
 @pytest.mark.parametrize(
     ("atoms", "state"),
     [(aminyl(), {}), (Atoms("O"), {"n_unpaired": 2}), (Atoms("B"), {"n_unpaired": 1})],
