@@ -22,6 +22,8 @@ LAYERS = [
     {"terms", "derivatives", "response"},
     {"fidelity", "report", "levels"},
     {"calculator", "training"},
+    {"labeller"},
+    {"validation"},
     {"cli"},
 ]
 LAYER = {part: i for i, parts in enumerate(LAYERS) for part in parts}

@@ -1,0 +1,1 @@
+"""Functionals measured on reference reactions: single points, statistics, comparisons."""
