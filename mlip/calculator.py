@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -124,6 +124,11 @@ class MLIP(Calculator):
         self._state: tuple[Any, ...] | None = None
 
     @property
+    def has_uncertainty(self) -> bool:
+        """Whether `results` has uncertainties: several readouts or several models."""
+        return self.committee.has_uncertainty
+
+    @property
     def energy_reference(self) -> str:
         """What the energies mean, in words."""
         return self.committee.cards[0].energy_reference
@@ -190,9 +195,39 @@ class MLIP(Calculator):
         Returns:
             For each structure what `results` would be.
         """
+        found: list[dict[str, Any]] = [{} for _ in images]
+        for indices, batch, stress in self._batches(images, batch_atoms):
+            self._warn_close(batch)
+            out = self.committee.compute(batch, stress)
+            if uncertainty:
+                out["forces_uncertainty"] = self.committee.forces_uncertainty(batch)
+            for index, values in zip(indices, _split(out, batch), strict=True):
+                found[index] = values
+        return found
+
+    def features(self, images: Sequence[Atoms], batch_atoms: int = 2000) -> list[NDArray]:
+        """Invariants of the atoms of many structures, in which likeness can be measured.
+
+        Args:
+            images: structures; their calculators are not touched.
+            batch_atoms: largest number of atoms in a batch.
+
+        Returns:
+            For each structure [n, f], the numbers that the model makes atomic energies of.
+        """
+        found: list[NDArray] = [np.empty(0) for _ in images]
+        for indices, batch, _ in self._batches(images, batch_atoms):
+            parts = {"features": self.committee.features(batch)}
+            for index, values in zip(indices, _per_structure(parts, batch), strict=True):
+                found[index] = values["features"]
+        return found
+
+    def _batches(
+        self, images: Sequence[Atoms], batch_atoms: int
+    ) -> Iterator[tuple[NDArray, AtomGraph, bool]]:
+        """Indices and graphs of batches, those of structures with a volume apart."""
         items = [to_graph(self._structure(atoms), self.committee.r_max) for atoms in images]
         items = [_with_level(item, self._level) for item in items]
-        found: list[dict[str, Any]] = [{} for _ in images]
         with_cell = np.array([_has_volume(atoms) for atoms in images], dtype=bool)
         limits = BatchSettings(structures=None, atoms=batch_atoms)
         for stress in (False, True):
@@ -201,13 +236,7 @@ class MLIP(Calculator):
                 continue
             for indices in pack(chosen, MemoryDataset(items), limits):
                 batch = collate_labelled([items[i] for i in indices]).graph.to(self.device)
-                self._warn_close(batch)
-                out = self.committee.compute(batch, stress)
-                if uncertainty:
-                    out["forces_uncertainty"] = self.committee.forces_uncertainty(batch)
-                for index, values in zip(indices, _split(out, batch), strict=True):
-                    found[index] = values
-        return found
+                yield indices, batch, stress
 
     def _structure(self, atoms: Atoms) -> Structure:
         if len(atoms) == 0:
@@ -274,8 +303,8 @@ def _numpy(value: Tensor) -> NDArray:
     return array
 
 
-def _split(out: Mapping[str, Tensor], graph: AtomGraph) -> list[dict[str, Any]]:
-    """Results of each structure of a batch, as ASE has them."""
+def _per_structure(out: Mapping[str, Tensor], graph: AtomGraph) -> list[dict[str, Any]]:
+    """The rows of each structure of a batch."""
     counts = graph.atoms_per_graph.tolist()
     bounds = np.cumsum([0, *counts])
     arrays = {name: _numpy(value) for name, value in out.items()}
@@ -283,9 +312,16 @@ def _split(out: Mapping[str, Tensor], graph: AtomGraph) -> list[dict[str, Any]]:
     found = []
     for index in range(graph.n_graphs):
         atoms = slice(bounds[index], bounds[index + 1])
-        values: dict[str, Any] = {
-            name: array[index if name in per_graph else atoms] for name, array in arrays.items()
-        }
+        found.append(
+            {name: array[index if name in per_graph else atoms] for name, array in arrays.items()}
+        )
+    return found
+
+
+def _split(out: Mapping[str, Tensor], graph: AtomGraph) -> list[dict[str, Any]]:
+    """Results of each structure of a batch, as ASE has them."""
+    found = []
+    for values in _per_structure(out, graph):
         for name in ("energy", "energy_uncertainty"):
             if name in values:
                 values[name] = float(values[name])

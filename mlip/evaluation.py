@@ -97,7 +97,7 @@ class Committee:
             for name in _MEANS
             if name in single[0]
         }
-        if self._many:
+        if self.has_uncertainty:
             variances = [
                 self._scale(card, "energy") ** 2 * _variance(out["member_energy"])
                 for out, card in zip(single, self.cards, strict=True)
@@ -122,7 +122,7 @@ class Committee:
         Raises:
             InvalidInputError: a single model with a single readout.
         """
-        if not self._many:
+        if not self.has_uncertainty:
             raise InvalidInputError(
                 "forces_uncertainty: expected a model with several readouts (model.ensemble) or "
                 "several models, got one of one"
@@ -140,8 +140,21 @@ class Committee:
             between = (forces - forces.mean(0)).square().sum(2).sum(0) / (len(means) - 1)
         return (torch.stack(variances).mean(0) + between).sqrt()
 
+    def features(self, graph: AtomGraph) -> Tensor:
+        """[n, f] invariants of each atom, of all potentials side by side.
+
+        Args:
+            graph: the structures.
+
+        Returns:
+            What the readouts make the energies of.
+        """
+        wanted = Wanted(forces=False, features=True)
+        return torch.cat([each(graph, wanted)["features"] for each in self.potentials], dim=1)
+
     @property
-    def _many(self) -> bool:
+    def has_uncertainty(self) -> bool:
+        """Whether there is more than one estimate: several readouts or several models."""
         ensemble = max(potential.model.settings.ensemble for potential in self.potentials)
         return ensemble > 1 or len(self.potentials) > 1
 

@@ -31,12 +31,14 @@ class Wanted:
         magnetic_forces: -dE/dm, of models with moments as an input.
         uncertainty: spread of the ensemble of readouts, of the energy and, with `forces`, of the
             forces (one more derivative per readout, on shared features).
+        features: invariants from which the readouts make the energies.
     """
 
     forces: bool = True
     stress: bool = False
     magnetic_forces: bool = False
     uncertainty: bool = False
+    features: bool = False
 
 
 class Potential(nn.Module):
@@ -96,7 +98,7 @@ class Potential(nn.Module):
             eV/mu_B and, of vector moments, "torques" [n, 3] m x (-dE/dm) in eV,
             "energy_uncertainty" [g] and "forces_uncertainty" [n] (standard deviations
             over the readouts; of the length of the force error); "member_energy" [g, members] of
-            the readouts; "magmoms" if the model predicts moments.
+            the readouts; "features" [n, f]; "magmoms" if the model predicts moments.
 
         Raises:
             InvalidInputError: input the model cannot use (elements, fidelity, moments, cell).
@@ -115,6 +117,8 @@ class Potential(nn.Module):
         with torch.set_grad_enabled(self.training or bool(leaves)):
             out, totals = self._energies(graph, vectors, magmoms)
             results = dict(out)
+            if not wanted.features:
+                del results["features"]
             if leaves:
                 keep = self.training or wanted.uncertainty
                 results |= self._derivatives(graph, wanted, totals.mean(1).sum(), leaves, keep)
@@ -145,6 +149,7 @@ class Potential(nn.Module):
             "energies": energies + reference,
             "energy": totals.mean(1) + offset,
             "member_energy": totals + offset[:, None],
+            "features": out["features"],
         }
         if "magmoms" in out:
             results["magmoms"] = out["magmoms"]

@@ -30,6 +30,7 @@ class SpinAwareModel(Protocol):
         Returns:
             "energies" [n]: atomic energies in eV without the reference energies of the elements;
             "member_energies" [n, members]: those of each readout, whose mean is "energies";
+            "features" [n, f]: invariants of each atom from which the readouts make energies;
             "magmoms" [n] or [n, 3], if the model predicts moments.
         """
         ...

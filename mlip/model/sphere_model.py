@@ -206,7 +206,8 @@ class SphereModel(nn.Module):
             last = self.film_2(last[None], state)[0]
         members = self.readout_1(hidden[0]) + self.readout_2(last)
         members = members * settings.energy_scale
-        out = {"energies": members.mean(1), "member_energies": members}
+        features = torch.cat([hidden[0], last], dim=1)
+        out = {"energies": members.mean(1), "member_energies": members, "features": features}
         if settings.predict_moments:
             out["magmoms"] = self.moments(hidden[0], last, basis, slots, sent_moments, moments)
         return out

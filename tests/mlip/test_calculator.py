@@ -282,3 +282,18 @@ def test_the_device_changes_nothing(file, crystal):
         results.append((crystal.get_potential_energy(), crystal.get_forces()))
     assert results[0][0] == pytest.approx(results[1][0], abs=1e-9)
     np.testing.assert_allclose(results[0][1], results[1][1], atol=1e-9)
+
+
+def test_features_are_invariant_and_tell_structures_apart(file, crystal, rng):
+    calc = MLIP([file, save(file.with_name("other.pt"), seed=1)])
+    turned = crystal.copy()
+    turned.rotate(40.0, (1, 2, 3), rotate_cell=True)
+    moved = crystal.copy()
+    moved.rattle(0.05, rng=rng)
+    first, second, third = calc.features([crystal, turned, moved])
+    width = 2 * (MODEL["channels"] + MODEL["hidden"])
+    assert first.shape == (len(crystal), width)
+    np.testing.assert_allclose(second, first, atol=1e-9)
+    assert np.abs(third - first).max() > 1e-3
+    assert calc.has_uncertainty
+    assert not MLIP(save(file.with_name("single.pt"), ensemble=1)).has_uncertainty

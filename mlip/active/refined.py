@@ -1,0 +1,295 @@
+"""Relaxation on the potential, corrected by DFT at chosen steps, that ends in the DFT minimum.
+
+The structure is relaxed on potential + correction, DFT is asked once at the end, the correction
+learns the difference, and so on until the DFT forces themselves are small. The work of the many
+small steps is the potential's; what DFT is asked for is the few points at which the correction is
+wrong. Every DFT calculation is counted, the one that verifies the end included.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.calculator import Calculator, all_changes
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.optimize import BFGS
+from numpy.typing import NDArray
+
+from ase_neuralxc.errors import InvalidInputError
+from ase_neuralxc.records import LabelRecord
+from ase_neuralxc.workflows import UnconvergedWarning
+from ase_neuralxc.workflows.common import (
+    Progress,
+    max_force,
+    new_figure,
+    require_positive,
+    resolve_settings,
+    save_figure,
+)
+from mlip.active.correction import DifferenceModel
+from mlip.active.labeller import Source, as_source
+from mlip.calculator import CloseContactWarning
+
+
+@dataclass(frozen=True)
+class RefinedSettings:
+    """How to relax.
+
+    Attributes:
+        fmax: largest DFT force on an atom at convergence, in eV/Angstrom.
+        budget: largest number of DFT calculations.
+        inner: the corrected surface is relaxed to this fraction of `fmax`.
+        inner_steps: largest number of steps between two DFT calculations.
+        trust: farthest that any atom moves away from the last DFT point before the next one, in
+            Angstrom; the way from the start to the first is not limited.
+    """
+
+    fmax: float = 0.02
+    budget: int = 20
+    inner: float = 0.3
+    inner_steps: int = 500
+    trust: float = 0.4
+
+    def __post_init__(self) -> None:
+        for name in ("fmax", "budget", "inner", "inner_steps", "trust"):
+            require_positive(name, getattr(self, name))
+
+
+class RefinedCalculator(Calculator):
+    """A potential, corrected near the DFT points that it has been shown.
+
+    Args:
+        potential: a calculator of ASE.
+        dft: a labeller, `NeuralXC(...)` or any other calculator of ASE.
+        **options: of ASE's Calculator.
+
+    Attributes:
+        records: the DFT calculations so far.
+    """
+
+    implemented_properties = ["energy", "free_energy", "forces"]
+    default_parameters: dict[str, Any] = {}
+
+    def __init__(self, potential: Any, dft: Any, **options: Any) -> None:
+        super().__init__(**options)
+        self.potential = potential
+        self.records: list[LabelRecord] = []
+        self._source: Source = as_source(dft)
+        self._correction = DifferenceModel()
+        self._system: tuple[NDArray, NDArray] | None = None
+
+    @property
+    def n_dft(self) -> int:
+        """DFT calculations so far."""
+        return len(self.records)
+
+    def observe(self, atoms: Atoms) -> LabelRecord:
+        """Ask DFT about a structure and learn the difference.
+
+        Args:
+            atoms: the structure.
+
+        Returns:
+            The label.
+
+        Raises:
+            InvalidInputError: another system than before.
+            SCFNotConverged: from the DFT core; nothing is learned.
+        """
+        self._check(atoms)
+        record = self._source.label(atoms)
+        energy, forces = self._potential_results(atoms)
+        free = record.energy if record.free_energy is None else record.free_energy
+        if free is None or record.forces is None:
+            raise InvalidInputError("dft: expected labels with energy and forces, got none")
+        self._correction.add(atoms.positions, free - energy, forces - record.forces)
+        self._system = (atoms.numbers.copy(), atoms.cell.array.copy())
+        self.records.append(record)
+        self.reset()
+        return record
+
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: Sequence[str] = ("energy",),
+        system_changes: Sequence[str] = tuple(all_changes),
+    ) -> None:
+        """Compute energy and forces; called by ASE."""
+        super().calculate(atoms, list(properties), list(system_changes))
+        self._check(self.atoms)
+        energy, forces = self._potential_results(self.atoms)
+        shift, slope = self._correction.predict(self.atoms.positions)
+        energy += shift
+        self.results = {"energy": energy, "free_energy": energy, "forces": forces - slope}
+
+    def _potential_results(self, atoms: Atoms) -> tuple[float, NDArray]:
+        bare = atoms.copy()
+        bare.set_constraint()
+        bare.calc = self.potential
+        with warnings.catch_warnings():
+            # DFT is asked in any case, wherever the potential leads
+            warnings.simplefilter("ignore", CloseContactWarning)
+            forces = np.array(bare.get_forces())
+            return float(bare.get_potential_energy(force_consistent=True)), forces
+
+    def _check(self, atoms: Atoms) -> None:
+        if self._system is None:
+            return
+        numbers, cell = self._system
+        if not (np.array_equal(numbers, atoms.numbers) and np.allclose(cell, atoms.cell.array)):
+            raise InvalidInputError(
+                "atoms: expected the system of the DFT points shown before (same atoms in the same "
+                f"order, same cell), got {atoms.get_chemical_formula()}"
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class RefinedRelaxation:
+    """Outcome of a relaxation that DFT corrected.
+
+    Attributes:
+        atoms: final structure with DFT energy and forces.
+        converged: whether the largest DFT force ended below `settings.fmax`.
+        records: the labels, one per DFT calculation; the last but for failures is the end.
+        energies: [n_dft] free energies of DFT in eV.
+        fmaxes: [n_dft] largest DFT forces in eV/Angstrom.
+        potential_steps: steps on the corrected potential before each DFT calculation.
+        settings: what was asked for.
+    """
+
+    atoms: Atoms
+    converged: bool
+    records: tuple[LabelRecord, ...]
+    energies: tuple[float, ...]
+    fmaxes: tuple[float, ...]
+    potential_steps: tuple[int, ...]
+    settings: RefinedSettings
+
+    @property
+    def n_dft(self) -> int:
+        """DFT calculations, verification included."""
+        return len(self.records)
+
+    def table(self) -> str:
+        """Text: one line per DFT calculation and the verdict."""
+        lines = [f"{'DFT':>4} {'energy / eV':>18} {'fmax / eV/A':>12} {'steps before':>13}"]
+        rows = zip(self.energies, self.fmaxes, self.potential_steps, strict=True)
+        for number, (energy, fmax, steps) in enumerate(rows, start=1):
+            lines.append(f"{number:4d} {energy:18.8f} {fmax:12.5f} {steps:13d}")
+        verdict = "converged" if self.converged else "NOT CONVERGED"
+        lines.append(
+            f"{verdict}: {self.n_dft} DFT calculations, {sum(self.potential_steps)} steps on the "
+            f"potential, fmax {self.fmaxes[-1]:.5f} (asked: {self.settings.fmax:g}) eV/A"
+        )
+        return "\n".join(lines)
+
+    def plot(self, path: str | Path) -> Path:
+        """Write a picture of the DFT forces over the DFT calculations.
+
+        Args:
+            path: target file.
+
+        Returns:
+            The path.
+        """
+        figure, (axes,) = new_figure()
+        axes.semilogy(range(1, self.n_dft + 1), self.fmaxes, "o-")
+        axes.axhline(self.settings.fmax, linestyle="--", color="gray")
+        axes.set_xlabel("DFT calculation")
+        axes.set_ylabel("largest DFT force / eV/Å")
+        axes.set_title(self.atoms.get_chemical_formula())
+        return save_figure(figure, path)
+
+
+def relax_refined(
+    atoms: Atoms, potential: Any, dft: Any, progress: Progress | None = None, **keywords: Any
+) -> RefinedRelaxation:
+    """Relax a structure to its DFT minimum with few DFT calculations.
+
+    Args:
+        atoms: the structure, moved in place; its constraints are honoured.
+        potential: a calculator of ASE.
+        dft: a labeller, `NeuralXC(...)` or any other calculator of ASE.
+        progress: called after each DFT calculation with (done, budget, message).
+        **keywords: fields of `RefinedSettings`.
+
+    Returns:
+        The result. An unconverged one says so and also warns (`UnconvergedWarning`).
+
+    Raises:
+        InvalidInputError: for an unknown setting or one out of range.
+        SCFNotConverged: from the DFT core.
+    """
+    settings = resolve_settings(RefinedSettings, keywords)
+    calc = RefinedCalculator(potential, dft)
+    energies: list[float] = []
+    fmaxes: list[float] = []
+    inner_steps: list[int] = []
+    while len(calc.records) < settings.budget:
+        inner_steps.append(_descend(atoms, calc, settings))
+        record = calc.observe(atoms)
+        energies.append(_free_energy(record))
+        fmaxes.append(max_force(_constrained(atoms, record)))
+        if progress is not None:
+            progress(calc.n_dft, settings.budget, f"fmax {fmaxes[-1]:.4f} eV/A")
+        if fmaxes[-1] < settings.fmax:
+            break
+    final = calc.records[-1].to_atoms()
+    atoms.calc = calc
+    result = RefinedRelaxation(
+        atoms=_with_constraints(final, atoms),
+        converged=fmaxes[-1] < settings.fmax,
+        records=tuple(calc.records),
+        energies=tuple(energies),
+        fmaxes=tuple(fmaxes),
+        potential_steps=tuple(inner_steps),
+        settings=settings,
+    )
+    if not result.converged:
+        warnings.warn(
+            f"relaxation of {atoms.get_chemical_formula()} not converged: DFT fmax "
+            f"{fmaxes[-1]:.4f} eV/A after {calc.n_dft} DFT calculations, asked for "
+            f"{settings.fmax:g}",
+            UnconvergedWarning,
+            stacklevel=2,
+        )
+    return result
+
+
+def _descend(atoms: Atoms, calc: RefinedCalculator, settings: RefinedSettings) -> int:
+    """Relax on the corrected potential, no farther than is trusted; returns the steps taken."""
+    start = atoms.positions.copy()
+    limited = calc.n_dft > 0
+    atoms.calc = calc
+    with BFGS(atoms, logfile=None) as optimizer:
+        for _ in optimizer.irun(fmax=settings.inner * settings.fmax, steps=settings.inner_steps):
+            moved = np.linalg.norm(atoms.positions - start, axis=1).max()
+            if limited and moved > settings.trust:
+                break
+        return int(optimizer.nsteps)
+
+
+def _free_energy(record: LabelRecord) -> float:
+    """Energy whose derivative the forces are, in eV."""
+    value = record.energy if record.free_energy is None else record.free_energy
+    assert value is not None  # `observe` refuses labels without
+    return value
+
+
+def _constrained(atoms: Atoms, record: LabelRecord) -> NDArray:
+    """DFT forces without what the constraints hold, [n, 3] in eV/Angstrom."""
+    bare = atoms.copy()
+    bare.calc = SinglePointCalculator(bare, forces=np.array(record.forces))
+    return np.asarray(bare.get_forces())
+
+
+def _with_constraints(final: Atoms, atoms: Atoms) -> Atoms:
+    """DFT structure with the constraints of the one that was relaxed."""
+    final.set_constraint([constraint.copy() for constraint in atoms.constraints])
+    return final
