@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from ase_neuralxc.workflows.eos import EOSResult, EOSSettings, eos
 from ase_neuralxc.workflows.md import MDResult, MDSettings, md
+from ase_neuralxc.workflows.neb import NEBResult, NEBSettings, Saddle, neb
 from ase_neuralxc.workflows.phonons import BornCharges, PhononSettings, PhononsResult, phonons
 from ase_neuralxc.workflows.relax import (
     RelaxResult,
@@ -25,16 +26,20 @@ __all__ = [
     "EOSSettings",
     "MDResult",
     "MDSettings",
+    "NEBResult",
+    "NEBSettings",
     "PhononSettings",
     "PhononsResult",
     "RelaxResult",
     "RelaxSettings",
+    "Saddle",
     "Thermochemistry",
     "UnconvergedWarning",
     "VibrationSettings",
     "VibrationsResult",
     "eos",
     "md",
+    "neb",
     "optimizer_names",
     "phonons",
     "relax",

@@ -1,7 +1,7 @@
-"""Directories of displaced single points that know what they belong to.
+"""Directories of intermediate results that know what they belong to.
 
-ASE's cache holds forces without saying of what. A `calculation.json` beside them is compared
-before any of them is used again.
+ASE's caches and trajectories hold forces without saying of what. A `calculation.json` beside them
+is compared before any of them is used again.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from ase_neuralxc.errors import InvalidInputError
 
 
 def calculation_identity(atoms: Atoms, calc: Any, **settings: Any) -> dict[str, Any]:
-    """What must be equal for a cached single point to be used again.
+    """What must be equal for what is kept in a directory to be used again.
 
     Args:
         atoms: the undisplaced structure.
         calc: the calculator; its class and its plain parameters count.
-        **settings: settings of the workflow that change the displacements or what is kept.
+        **settings: settings of the workflow that change what is computed or kept.
 
     Returns:
         JSON-like values.
@@ -64,6 +64,6 @@ def claim_directory(directory: Path, identity: dict[str, Any]) -> None:
     differing = [key for key in wanted if found.get(key) != wanted[key]]
     if differing:
         raise InvalidInputError(
-            f"directory: expected displacements of the same calculation in {directory}, got "
+            f"directory: expected data of the same calculation in {directory}, got "
             f"other {', '.join(differing)}; use another directory or delete this one"
         )

@@ -82,6 +82,31 @@ def attach_calculator(atoms: Atoms, calc: Any | None) -> Any:
     return atoms.calc
 
 
+def calculator_maker(calc: Any | None, atoms: Atoms) -> tuple[Callable[[], Any], bool]:
+    """How structures that exist side by side get their calculators.
+
+    Args:
+        calc: a calculator, which all structures then share, one after the other; or a callable
+            that makes one (a class, a function), so that each structure has its own with its own
+            warm start; None uses the calculator attached to `atoms`.
+        atoms: a structure.
+
+    Returns:
+        A function that gives a calculator, and whether it always gives the same one.
+
+    Raises:
+        InvalidInputError: neither a calculator nor a callable.
+    """
+    calc = atoms.calc if calc is None else calc
+    if callable(calc) and (isinstance(calc, type) or not hasattr(calc, "get_potential_energy")):
+        return calc, False
+    if not hasattr(calc, "get_potential_energy"):
+        raise InvalidInputError(
+            f"calc: expected an ASE calculator or a function that makes one, got {calc!r}"
+        )
+    return lambda: calc, True
+
+
 def snapshot(atoms: Atoms) -> Atoms:
     """Copy of atoms that keeps the computed properties and no link to the calculator.
 
