@@ -174,7 +174,7 @@ def find_reactions(paths: Iterable[str | Path]) -> list[ReactionSet]:
     """Read files, and folders as all their .jsonl files in the order of their names.
 
     Args:
-        paths: files and folders.
+        paths: files and folders; extended XYZ files are read as `training.targets` says.
 
     Returns:
         One set per file.
@@ -183,8 +183,13 @@ def find_reactions(paths: Iterable[str | Path]) -> list[ReactionSet]:
         InvalidInputError: a path that does not exist, a folder without such files, or a malformed
             file.
     """
+    from ase_neuralxc.training.targets import SUFFIXES, read_target_reactions
+
     sets = []
     for path in map(Path, paths):
+        if path.suffix in SUFFIXES:
+            sets.append(read_target_reactions(path))
+            continue
         files = sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
         if not files:
             raise InvalidInputError(f"path: expected .jsonl files in {str(path)!r}, got none")
