@@ -255,7 +255,8 @@ class ReactionTable:
     def starting_energies(self) -> Tensor:
         """Reaction energies [m] in kcal/mol of the functional that made the densities."""
         starting = torch.tensor([d.energies["xc"] for d in self.densities], dtype=torch.float64)
-        return self.combine(self.fixed_energies() + starting)
+        fraction = self.densities[0].starting_fraction
+        return self.combine(self.fixed_energies(fraction) + starting)
 
     def reaction_energies(
         self, functional: SemilocalFunctional, chunk: int = CHUNK, device: str = "cpu"

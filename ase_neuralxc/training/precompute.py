@@ -194,9 +194,11 @@ def store_density(
     weights = grid.weights[kept]
     rows = _narrowest(mf, rows[..., kept], weights, xc_energy)
     energies = _energies(mf, solution)
-    coarse = solution.energies["total"] - sum(energies.values())
+    exact = _exact_exchange(mf, solution)
+    mixed = float(functional.exchange_fraction) * exact
+    coarse = solution.energies["total"] - sum(energies.values()) - mixed
     check_grids(species, coarse, xc_energy)
-    energies |= {"xc": xc_energy, "exact exchange": _exact_exchange(mf, solution)}
+    energies |= {"xc": xc_energy, "exact exchange": exact}
     for term in (Dispersion(*spec.split(":")) for spec in dispersion):
         energies[term.name] = term.energy(mol)
     tag = fidelity_tag(functional, solution, ())

@@ -39,7 +39,8 @@ class StoredDensity:
         species: what it is the density of.
         fidelity: functional, basis and grids of the calculation.
         energies: Hartree: "nuclear", "core", "coulomb", "electric field" where there is one, "xc"
-            (of the starting functional, on this grid), "exact exchange" (of these orbitals),
+            (of the starting functional, on this grid, without its fraction of exact exchange),
+            "exact exchange" (of these orbitals, all of it),
             "compression" (see `training.compression`; absent from files), and
             dispersion energies by method and damping, for example "d4(r2scan)".
         provenance: convergence, sizes, timing, versions.
@@ -90,7 +91,13 @@ class StoredDensity:
     @property
     def total_energy(self) -> float:
         """With the starting functional, without dispersion, in Hartree."""
-        return self.energy_without_xc + self.energies["xc"]
+        mixed = self.starting_fraction * self.energies["exact exchange"]
+        return self.energy_without_xc + self.energies["xc"] + mixed
+
+    @property
+    def starting_fraction(self) -> float:
+        """Fraction of exact exchange of the starting functional."""
+        return self.fidelity.exchange_fraction or 0.0
 
 
 class DensityCodec:

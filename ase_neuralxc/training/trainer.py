@@ -25,7 +25,7 @@ from torch import nn
 from tqdm import tqdm
 
 from ase_neuralxc.errors import InvalidInputError
-from ase_neuralxc.functional import load_checkpoint, load_functional
+from ase_neuralxc.functional import functional_hash, load_checkpoint, load_functional
 from ase_neuralxc.functional.architectures import build
 from ase_neuralxc.functional.protocol import SemilocalFunctional
 from ase_neuralxc.training.compression import compress
@@ -255,7 +255,7 @@ def _data(config: TrainingConfig) -> tuple[ReactionTable, list[int], list[int]]:
         select_reactions(sets, _basis(config)), config.densities, config.dispersion
     )
     if config.compress:
-        starting = _starting_functional(table)
+        starting = _starting_functional(table, config)
         table = table.with_densities(
             [
                 compress(d, starting)
@@ -284,9 +284,15 @@ def _basis(config: TrainingConfig) -> str:
     )
 
 
-def _starting_functional(table: ReactionTable) -> SemilocalFunctional:
-    """Torch form of the functional that made the densities."""
-    name = table.densities[0].fidelity.functional.removeprefix("libxc:")
+def _starting_functional(table: ReactionTable, config: TrainingConfig) -> SemilocalFunctional:
+    """Torch form of the functional that made the densities: a known one, or the run's own start."""
+    made_by = table.densities[0].fidelity
+    name = made_by.functional.removeprefix("libxc:")
+    functional: Any
+    if config.start is not None:
+        functional = load_checkpoint(config.start)
+        if functional_hash(functional) == made_by.functional_hash:
+            return functional
     functional = load_functional(name)
     if not isinstance(functional, SemilocalFunctional):
         raise InvalidInputError(f"densities: expected a semi-local start, got {name!r}")

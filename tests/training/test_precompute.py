@@ -68,6 +68,18 @@ def test_energies_equal_those_of_the_host(species):
     assert abs(dipole[2]) > 0.3
 
 
+def test_a_hybrid_can_be_the_start():
+    """What is stored without its exact exchange adds up to the energy of the host."""
+    settings = replace(SETTINGS, xc="pbe0", grid_level=3, density_fit=False)
+    stored = DensityTask(settings)(HF)
+    mf = dft.RKS(mole(HF))
+    mf.xc, mf.grids.level, mf.conv_tol = "pbe0", 3, 1e-10
+    mf.kernel()
+    assert stored.starting_fraction == 0.25
+    assert stored.total_energy == pytest.approx(mf.e_tot, abs=1e-5)
+    assert stored.energy_without_xc + stored.energies["xc"] > mf.e_tot + 1.0
+
+
 def test_densities_are_narrow_only_where_that_does_not_hurt(monkeypatch):
     task = DensityTask(SETTINGS)
     narrow = task(HF)
