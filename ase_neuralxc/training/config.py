@@ -6,7 +6,7 @@ import json
 import types
 import typing
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +96,7 @@ class TrainingConfig:
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainingConfig:
-    """Read a configuration.
+    """Read the configuration of a training run.
 
     Args:
         path: YAML file.
@@ -108,6 +108,22 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainingConf
     Raises:
         InvalidInputError: the file cannot be read, a key is unknown (with the nearest one) or of
             the wrong type.
+    """
+    return make_config(load_values(path, overrides))
+
+
+def load_values(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Read the keys and values of a YAML file.
+
+    Args:
+        path: YAML file.
+        overrides: see `load_config`.
+
+    Returns:
+        Plain values by key.
+
+    Raises:
+        InvalidInputError: the file cannot be read, or an override is not "key=value".
     """
     try:
         values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
@@ -125,11 +141,11 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainingConf
             values[outer] = {**(values.get(outer) or {}), inner: value}
         else:
             values[outer] = value
-    return make_config(values)
+    return values
 
 
 def make_config(values: Mapping[str, Any]) -> TrainingConfig:
-    """Build the settings from plain values, with their types checked.
+    """Build the settings of a training run from plain values, with their types checked.
 
     Args:
         values: by name.
@@ -140,17 +156,32 @@ def make_config(values: Mapping[str, Any]) -> TrainingConfig:
     Raises:
         InvalidInputError: an unknown or missing key, or a value of another type.
     """
-    hints = typing.get_type_hints(TrainingConfig)
-    known = {f.name: f for f in fields(TrainingConfig)}
+    return TrainingConfig(**typed(TrainingConfig, values))
+
+
+def typed(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Check plain values against the fields of a dataclass.
+
+    Args:
+        kind: a dataclass.
+        values: by name.
+
+    Returns:
+        Its keyword arguments.
+
+    Raises:
+        InvalidInputError: an unknown or missing key, or a value of another type.
+    """
+    hints = typing.get_type_hints(kind)
+    known = {f.name: f for f in fields(kind)}
     for key in values:
         if key not in known:
             raise unknown_name("key", str(key), known)
-    missing = [name for name in ("data", "densities", "out") if name not in values]
+    needed = [f.name for f in known.values() if f.default is f.default_factory is MISSING]
+    missing = [name for name in needed if name not in values]
     if missing:
-        raise InvalidInputError(
-            f"config: expected the keys data, densities, out; missing {missing}"
-        )
-    return TrainingConfig(**{k: _convert(k, v, hints[k]) for k, v in values.items()})
+        raise InvalidInputError(f"config: expected the keys {', '.join(needed)}; missing {missing}")
+    return {k: _convert(k, v, hints[k]) for k, v in values.items()}
 
 
 def _convert(key: str, value: Any, hint: Any) -> Any:
