@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from ase_neuralxc.errors import InvalidInputError
@@ -123,6 +123,20 @@ class Trainer:
         self.averaged.load_state_dict(self.best)
         return self.averaged
 
+    def penalty(self, batch: ReactionTable, epoch: int, step: int) -> Tensor | float:
+        """What a kind of training adds to the loss of a batch; nothing here.
+
+        Args:
+            batch: the reactions of the step.
+            epoch: number, from 0.
+            step: number within the epoch; randomness must follow from the three numbers of seed,
+                epoch and step alone.
+
+        Returns:
+            A scalar.
+        """
+        return 0.0
+
     def energies(self, functional: SemilocalFunctional, indices: Sequence[int]) -> NDArray:
         """Reaction energies of some reactions of the table, [m] in kcal/mol."""
         if not len(indices):
@@ -145,6 +159,7 @@ class Trainer:
                 value = self.loss(
                     batch.reaction_energies(self.functional), batch.references, batch.sets
                 )
+                value = value + self.penalty(batch, number, step)
                 value.backward()
                 torch.nn.utils.clip_grad_norm_(self.functional.parameters(), config.clip)
                 self.optimizer.step()
