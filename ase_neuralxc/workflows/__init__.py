@@ -6,6 +6,12 @@ frozen result with `.table()` (text) and `.plot(path)` (picture).
 
 from __future__ import annotations
 
+from ase_neuralxc.workflows.adsorption import (
+    AdsorptionEntry,
+    AdsorptionResult,
+    AdsorptionSettings,
+    adsorption,
+)
 from ase_neuralxc.workflows.eos import EOSResult, EOSSettings, eos
 from ase_neuralxc.workflows.md import MDResult, MDSettings, md
 from ase_neuralxc.workflows.neb import NEBResult, NEBSettings, Saddle, neb
@@ -17,10 +23,14 @@ from ase_neuralxc.workflows.relax import (
     optimizer_names,
     relax,
 )
+from ase_neuralxc.workflows.sites import Site, adsorption_sites, coverage, for_coverage
 from ase_neuralxc.workflows.thermochemistry import Thermochemistry
 from ase_neuralxc.workflows.vibrations import VibrationSettings, VibrationsResult, vibrations
 
 __all__ = [
+    "AdsorptionEntry",
+    "AdsorptionResult",
+    "AdsorptionSettings",
     "BornCharges",
     "EOSResult",
     "EOSSettings",
@@ -33,11 +43,16 @@ __all__ = [
     "RelaxResult",
     "RelaxSettings",
     "Saddle",
+    "Site",
     "Thermochemistry",
     "UnconvergedWarning",
     "VibrationSettings",
     "VibrationsResult",
+    "adsorption",
+    "adsorption_sites",
+    "coverage",
     "eos",
+    "for_coverage",
     "md",
     "neb",
     "optimizer_names",
