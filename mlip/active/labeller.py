@@ -6,15 +6,25 @@ from what a user has in hand: a calculator object, or a few lines of a configura
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ase import Atoms
 from ase.calculators.calculator import BaseCalculator
 
 from ase_neuralxc.calculator import NeuralXC
-from ase_neuralxc.campaign import EMTLabeller, Labeller, state_from_atoms
+from ase_neuralxc.campaign import (
+    Campaign,
+    EMTLabeller,
+    Failure,
+    Labeller,
+    label_structures,
+    state_from_atoms,
+    task_key,
+)
+from ase_neuralxc.campaign.labelling import LabelTask, RecordCodec
 from ase_neuralxc.errors import InvalidInputError, unknown_name
 from ase_neuralxc.labeller import NeuralXCLabeller, split_state
 from ase_neuralxc.records import FidelityTag, LabelRecord, SpinState
@@ -92,6 +102,40 @@ class Source:
         bare = atoms.copy()
         bare.set_constraint()
         return self.labellers[0].label(bare, self.state_of(atoms))
+
+
+def label_all(
+    images: Sequence[Atoms],
+    source: Source,
+    folder: str | Path,
+    workers: int = 1,
+    show_progress: bool = False,
+) -> list[LabelRecord | Failure]:
+    """Label structures as a campaign, which continues where it was interrupted.
+
+    Args:
+        images: structures; equal ones are labelled once.
+        source: what labels.
+        folder: of the campaign.
+        workers: processes that label.
+        show_progress: show a bar on standard error.
+
+    Returns:
+        For each structure its label, or what is known of its failure.
+    """
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    summary = label_structures(
+        images,
+        source.labellers,
+        folder,
+        source.state_of,
+        workers=workers,
+        retries=len(source.labellers) - 1,
+        progress=show_progress,
+    )
+    store = Campaign(folder, codec=RecordCodec())
+    keys = [task_key(LabelTask.from_atoms(atoms, source.state_of(atoms))) for atoms in images]
+    return [summary.failures[key] if key in summary.failures else store.load(key) for key in keys]
 
 
 def as_source(dft: Any) -> Source:

@@ -1,7 +1,8 @@
-"""Relaxation on the potential, corrected by DFT at chosen steps, that ends in the DFT minimum.
+"""Minima and saddle points of DFT, found on the potential, corrected by DFT at chosen steps.
 
 The structure is relaxed on potential + correction, DFT is asked once at the end, the correction
-learns the difference, and so on until the DFT forces themselves are small. The work of the many
+learns the difference, and so on until the DFT forces themselves are small. A saddle point is found
+in the same way, by following its mode uphill. The work of the many
 small steps is the potential's; what DFT is asked for is the few points at which the correction is
 wrong. Every DFT calculation is counted, the one that verifies the end included.
 """
@@ -9,7 +10,7 @@ wrong. Every DFT calculation is counted, the one that verifies the end included.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from ase_neuralxc.workflows.common import (
     resolve_settings,
     save_figure,
 )
+from ase_neuralxc.workflows.saddle import refine_saddle
 from mlip.active.correction import DifferenceModel
 from mlip.active.labeller import Source, as_source
 from mlip.calculator import CloseContactWarning
@@ -85,6 +87,11 @@ class RefinedCalculator(Calculator):
         self._system: tuple[NDArray, NDArray] | None = None
 
     @property
+    def corrected(self) -> bool:
+        """Whether any DFT point was learned."""
+        return self._system is not None
+
+    @property
     def n_dft(self) -> int:
         """DFT calculations so far."""
         return len(self.records)
@@ -104,15 +111,29 @@ class RefinedCalculator(Calculator):
         """
         self._check(atoms)
         record = self._source.label(atoms)
+        self.learn(record)
+        self.records.append(record)
+        return record
+
+    def learn(self, record: LabelRecord) -> None:
+        """Learn the difference at a structure that DFT was asked about before.
+
+        Args:
+            record: its label; it is not counted.
+
+        Raises:
+            InvalidInputError: another system than before, or a label without energy or forces.
+        """
+        atoms = record.to_atoms()
+        atoms.calc = None
+        self._check(atoms)
         energy, forces = self._potential_results(atoms)
         free = record.energy if record.free_energy is None else record.free_energy
         if free is None or record.forces is None:
             raise InvalidInputError("dft: expected labels with energy and forces, got none")
         self._correction.add(atoms.positions, free - energy, forces - record.forces)
         self._system = (atoms.numbers.copy(), atoms.cell.array.copy())
-        self.records.append(record)
         self.reset()
-        return record
 
     def calculate(
         self,
@@ -208,7 +229,13 @@ class RefinedRelaxation:
 
 
 def relax_refined(
-    atoms: Atoms, potential: Any, dft: Any, progress: Progress | None = None, **keywords: Any
+    atoms: Atoms,
+    potential: Any,
+    dft: Any,
+    *,
+    known: Sequence[LabelRecord] = (),
+    progress: Progress | None = None,
+    **keywords: Any,
 ) -> RefinedRelaxation:
     """Relax a structure to its DFT minimum with few DFT calculations.
 
@@ -216,6 +243,7 @@ def relax_refined(
         atoms: the structure, moved in place; its constraints are honoured.
         potential: a calculator of ASE.
         dft: a labeller, `NeuralXC(...)` or any other calculator of ASE.
+        known: labels of the same system that the correction starts with; they are not counted.
         progress: called after each DFT calculation with (done, budget, message).
         **keywords: fields of `RefinedSettings`.
 
@@ -228,11 +256,74 @@ def relax_refined(
     """
     settings = resolve_settings(RefinedSettings, keywords)
     calc = RefinedCalculator(potential, dft)
+    for record in known:
+        calc.learn(record)
+    return _iterate(atoms, calc, settings, _descend, progress)
+
+
+def saddle_refined(
+    atoms: Atoms,
+    mode: NDArray,
+    potential: Any,
+    dft: Any,
+    *,
+    known: Sequence[LabelRecord] = (),
+    progress: Progress | None = None,
+    **keywords: Any,
+) -> RefinedRelaxation:
+    """Move a structure to the DFT saddle point nearby with few DFT calculations.
+
+    Args:
+        atoms: a saddle point of the potential, moved in place; its constraints are honoured.
+        mode: [n, 3] the mode that leads downhill, such as the tangent of a path.
+        potential: a calculator of ASE.
+        dft: a labeller, `NeuralXC(...)` or any other calculator of ASE.
+        known: labels of the same system that the correction starts with; they are not counted.
+        progress: called after each DFT calculation with (done, budget, message).
+        **keywords: fields of `RefinedSettings`.
+
+    Returns:
+        The result. An unconverged one says so and also warns (`UnconvergedWarning`).
+
+    Raises:
+        InvalidInputError: for an unknown setting or one out of range.
+        SCFNotConverged: from the DFT core.
+    """
+    settings = resolve_settings(RefinedSettings, keywords)
+
+    def climb(atoms: Atoms, calc: RefinedCalculator, settings: RefinedSettings) -> int:
+        steps = 0
+
+        def count(done: int, total: int, message: str) -> None:
+            nonlocal steps
+            steps = done
+
+        fmax = settings.inner * settings.fmax
+        found = refine_saddle(
+            atoms, calc, mode, "dimer", fmax=fmax, steps=settings.inner_steps, progress=count
+        )
+        atoms.positions = found.atoms.positions
+        return steps
+
+    calc = RefinedCalculator(potential, dft)
+    for record in known:
+        calc.learn(record)
+    return _iterate(atoms, calc, settings, climb, progress)
+
+
+def _iterate(
+    atoms: Atoms,
+    calc: RefinedCalculator,
+    settings: RefinedSettings,
+    search: Callable[[Atoms, RefinedCalculator, RefinedSettings], int],
+    progress: Progress | None,
+) -> RefinedRelaxation:
+    """Search on the corrected potential and ask DFT, in turn."""
     energies: list[float] = []
     fmaxes: list[float] = []
     inner_steps: list[int] = []
     while len(calc.records) < settings.budget:
-        inner_steps.append(_descend(atoms, calc, settings))
+        inner_steps.append(search(atoms, calc, settings))
         record = calc.observe(atoms)
         energies.append(_free_energy(record))
         fmaxes.append(max_force(_constrained(atoms, record)))
@@ -257,7 +348,7 @@ def relax_refined(
             f"{fmaxes[-1]:.4f} eV/A after {calc.n_dft} DFT calculations, asked for "
             f"{settings.fmax:g}",
             UnconvergedWarning,
-            stacklevel=2,
+            stacklevel=3,
         )
     return result
 
@@ -265,7 +356,7 @@ def relax_refined(
 def _descend(atoms: Atoms, calc: RefinedCalculator, settings: RefinedSettings) -> int:
     """Relax on the corrected potential, no farther than is trusted; returns the steps taken."""
     start = atoms.positions.copy()
-    limited = calc.n_dft > 0
+    limited = calc.corrected
     atoms.calc = calc
     with BFGS(atoms, logfile=None) as optimizer:
         for _ in optimizer.irun(fmax=settings.inner * settings.fmax, steps=settings.inner_steps):

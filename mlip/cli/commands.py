@@ -140,6 +140,20 @@ def relax(arguments: argparse.Namespace) -> int:
     return OK if result.converged else FAILED
 
 
+def loop(arguments: argparse.Namespace) -> int:
+    """`mlip loop`: active learning, or the rest of it."""
+    # Only here: the other commands must not wait for the DFT core.
+    from mlip.active.loop import run_loop
+    from mlip.active.loop_config import read_loop_config
+
+    config = read_loop_config(arguments.config)
+    with _bar(arguments, "epoch") as progress:
+        result = run_loop(config, _say, None if arguments.quiet else progress)
+    if result.refined is not None:
+        _say(result.refined.table())
+    return OK
+
+
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "check": check,
     "convert": convert,
@@ -148,6 +162,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "eval": evaluate_model,
     "md": md,
     "relax": relax,
+    "loop": loop,
 }
 
 

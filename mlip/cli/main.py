@@ -36,7 +36,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"mlip: error: {' '.join(str(error).split())}\n")
         return USER_ERROR
     except KeyboardInterrupt:
-        hint = "; continue with `mlip resume`" if arguments.command in ("train", "resume") else ""
+        hint = {
+            "train": "; continue with `mlip resume`",
+            "resume": "; continue with `mlip resume`",
+            "loop": "; continue with the same command",
+        }.get(arguments.command, "")
         sys.stderr.write(f"mlip: interrupted{hint}\n")
         return INTERRUPTED
     except BrokenPipeError:

@@ -86,6 +86,9 @@ def build_parser() -> tuple[Parser, dict[str, list[str]]]:
     evaluate.add_argument("--out", help="folder for a picture and a page")
     evaluate.add_argument("--json", action="store_true", help="write JSON instead of tables")
 
+    loop = command("loop", "explore, select, label, train; resumable: the same command goes on")
+    loop.add_argument("config", help="YAML file (examples/loop.yaml)")
+
     for name, summary in (("md", "molecular dynamics"), ("relax", "relax a structure")):
         made = command(name, summary)
         made.add_argument("model", help="file of a model or folder of its run")

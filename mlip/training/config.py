@@ -248,12 +248,7 @@ def read_config(path: str | Path, overrides: Sequence[str] = ()) -> tuple[TrainC
     Raises:
         InvalidInputError: an unreadable file, an unknown key, a value of the wrong type.
     """
-    try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InvalidInputError(f"config: cannot read {str(path)!r}: {error}") from error
-    if not isinstance(values, dict):
-        raise InvalidInputError(f"config: expected settings in {str(path)!r}, got {values!r}")
+    values = read_yaml(path)
     base = build_config(values)
     changed = []
     for text in overrides:
@@ -265,6 +260,27 @@ def read_config(path: str | Path, overrides: Sequence[str] = ()) -> tuple[TrainC
         _assign(values, key.split("."), new)
         changed.append(f"{key}: {old} -> {new}")
     return build_config(values), changed
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """The settings in a YAML file.
+
+    Args:
+        path: the file.
+
+    Returns:
+        Names and values.
+
+    Raises:
+        InvalidInputError: an unreadable file, or one that holds no settings.
+    """
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InvalidInputError(f"config: cannot read {str(path)!r}: {error}") from error
+    if not isinstance(values, dict):
+        raise InvalidInputError(f"config: expected settings in {str(path)!r}, got {values!r}")
+    return values
 
 
 def build_config(values: Mapping[str, Any]) -> TrainConfig:
@@ -279,7 +295,7 @@ def build_config(values: Mapping[str, Any]) -> TrainConfig:
     Raises:
         InvalidInputError: an unknown key or a value of the wrong type.
     """
-    config: TrainConfig = _build(TrainConfig, values, "")
+    config: TrainConfig = build_settings(TrainConfig, values, "")
     _check_model(config.model)
     return config
 
@@ -293,7 +309,20 @@ def _check_model(model: Mapping[str, Any]) -> None:
             raise unknown_name("setting", f"model.{key}", [f"model.{name}" for name in known])
 
 
-def _build(cls: type, values: Any, prefix: str) -> Any:
+def build_settings(cls: type, values: Any, prefix: str = "") -> Any:
+    """A settings record from nested mappings, as YAML gives them.
+
+    Args:
+        cls: a dataclass whose fields are numbers, text, lists, or such records themselves.
+        values: names and values.
+        prefix: of the names in messages, with its dot.
+
+    Returns:
+        The record.
+
+    Raises:
+        InvalidInputError: an unknown name or a value of the wrong type.
+    """
     if not isinstance(values, Mapping):
         raise InvalidInputError(f"{prefix.rstrip('.')}: expected settings, got {values!r}")
     hints = get_type_hints(cls)
@@ -314,7 +343,7 @@ def _convert(hint: Any, value: Any, name: str) -> Any:
             return None
         for option in options:
             if is_dataclass(option):
-                return _build(typing.cast("type", option), value, f"{name}.")
+                return build_settings(typing.cast("type", option), value, f"{name}.")
         for option in (o for o in options if o is not type(None)):
             try:
                 return _convert(option, value, name)
@@ -322,7 +351,7 @@ def _convert(hint: Any, value: Any, name: str) -> Any:
                 problem = error
         raise problem
     if is_dataclass(hint):
-        return _build(typing.cast("type", hint), value, f"{name}.")
+        return build_settings(typing.cast("type", hint), value, f"{name}.")
     origin = get_origin(hint) or hint
     if origin is Literal or origin is Any:
         return value

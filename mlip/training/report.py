@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import html
 import json
 from collections.abc import Mapping, Sequence
@@ -15,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ase_neuralxc.records.files import atomic_write
+from mlip import page
 from mlip.training.calibration import curve, errors_and_spreads
 from mlip.training.checkpoint import ModelCard
 from mlip.training.metrics import UNITS, Predictions
@@ -58,22 +58,12 @@ def write_page(
         card: of the model.
         tables: title of a table to rows: name to label to figures.
     """
-    encoded = base64.b64encode(picture.read_bytes()).decode()
-    body = [f"<h1>{html.escape(title)}</h1>", f"<p>{html.escape(card.energy_reference)}</p>"]
-    body.append(f'<img alt="errors" src="data:image/png;base64,{encoded}">')
+    blocks = [page.paragraph(card.energy_reference), page.picture(picture, "errors")]
     for name, table in tables.items():
-        body.append(f"<h2>{html.escape(name)}</h2>{_html_table(table)}")
-    settings = html.escape(json.dumps(asdict(card), indent=1, default=str))
-    body.append(f"<details><summary>model card</summary><pre>{settings}</pre></details>")
-    style = (
-        "body{font-family:sans-serif;max-width:70em;margin:auto}img{max-width:100%}"
-        "td,th{padding:.1em .8em;text-align:right}td:first-child,th:first-child{text-align:left}"
-    )
-    page = (
-        f"<!doctype html><meta charset=utf-8><title>{html.escape(title)}</title>"
-        f"<style>{style}</style>{''.join(body)}\n"
-    )
-    atomic_write(path, page.encode())
+        blocks += [page.heading(name), _html_table(table)]
+    settings = json.dumps(asdict(card), indent=1, default=str)
+    blocks.append(page.preformatted(settings, summary="model card"))
+    page.write_html(path, title, blocks)
 
 
 def write_card(folder: Path, card: ModelCard) -> None:

@@ -80,7 +80,7 @@ def plain_relaxation(atoms, calc):
         return optimizer.nsteps + 1  # the first geometry is a calculation too
 
 
-def test_a_cluster_reaches_the_minimum_of_the_reference_with_a_tenth_of_the_calls(rng):
+def test_a_cluster_reaches_the_minimum_of_the_reference_with_few_calls(rng):
     start = cluster(rng)
     plain = start.copy()
     n_plain = plain_relaxation(plain, EMT())
@@ -89,7 +89,7 @@ def test_a_cluster_reaches_the_minimum_of_the_reference_with_a_tenth_of_the_call
     result = relax_refined(start, crude, EMT())
     assert result.converged
     assert n_plain >= 20
-    assert result.n_dft <= n_plain / 5
+    assert result.n_dft <= n_plain / 7
     assert result.atoms.get_potential_energy() == pytest.approx(
         plain.get_potential_energy(), abs=5e-3
     )
