@@ -21,6 +21,7 @@ from ase_neuralxc.cli.files import (
     write_structures,
 )
 from ase_neuralxc.cli.label import label
+from ase_neuralxc.cli.reactions import adsorb, neb
 from ase_neuralxc.workflows import UnconvergedWarning
 from ase_neuralxc.workflows import relax as relax_atoms
 from ase_neuralxc.workflows import vibrations as vibrate_atoms
@@ -179,5 +180,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "phonons": phonons,
     "vib": vib,
     "td": td,
+    "neb": neb,
+    "adsorb": adsorb,
     "label": label,
 }

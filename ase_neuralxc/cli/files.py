@@ -146,16 +146,16 @@ def emit(arguments: argparse.Namespace, results: dict[str, Any], table: str) -> 
         sys.stdout.write(table + "\n")
 
 
-def attach(arguments: argparse.Namespace, atoms: Atoms) -> Any:
-    """Put a calculator with the settings of the command line on a structure.
+def calculator_for(arguments: argparse.Namespace, atoms: Atoms) -> Any:
+    """Make a calculator with the settings of the command line.
 
     Args:
         arguments: the parsed command line.
-        atoms: the structure; `charge` and `multiplicity` of its extxyz header count where the
+        atoms: a structure; `charge` and `multiplicity` of its extxyz header count where the
             command line gives none.
 
     Returns:
-        The calculator.
+        A new calculator.
     """
     from ase_neuralxc.calculator import NeuralXC
 
@@ -163,7 +163,20 @@ def attach(arguments: argparse.Namespace, atoms: Atoms) -> Any:
     for name in ("charge", "multiplicity"):
         if name in atoms.info:
             keywords.setdefault(name, int(atoms.info[name]))
-    atoms.calc = NeuralXC(**keywords)
+    return NeuralXC(**keywords)
+
+
+def attach(arguments: argparse.Namespace, atoms: Atoms) -> Any:
+    """Put a calculator with the settings of the command line on a structure.
+
+    Args:
+        arguments: the parsed command line.
+        atoms: the structure.
+
+    Returns:
+        The calculator.
+    """
+    atoms.calc = calculator_for(arguments, atoms)
     return atoms.calc
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 from ase_neuralxc import __version__
@@ -35,6 +36,15 @@ def _kpoints(text: str) -> tuple[int, ...] | dict[str, float]:
 
 def _integers(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split(","))
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(text.split(","))
+
+
+def _species(text: str) -> dict[str, float]:
+    pairs = [part.partition(":") for part in text.split(",")]
+    return {name: float(number) if colon else 1.0 for name, colon, number in pairs}
 
 
 def _name_or_none(text: str) -> str | None:
@@ -81,6 +91,10 @@ _CALCULATOR: dict[str, dict[str, Any]] = {
 }
 
 
+#: Options that come with their opposite: --climb, --no-climb.
+_SWITCH: dict[str, Any] = {"action": argparse.BooleanOptionalAction}
+
+
 def calculator_keywords(arguments: argparse.Namespace) -> dict[str, Any]:
     """Keywords for `NeuralXC` that were given on the command line.
 
@@ -104,6 +118,43 @@ def _shared() -> Parser:
             options = {"metavar": "VALUE", **options}
         group.add_argument(f"--{name.replace('_', '-')}", default=argparse.SUPPRESS, **options)
     return shared
+
+
+def _add_reactions(command: Callable[[str, str, str], argparse.ArgumentParser]) -> None:
+    """Options of `neb` and `adsorb`."""
+    neb = command("neb", "reaction path between two minima, barriers and saddle", "-1")
+    neb.add_argument("final", help="file with the end of the path; `structure` is its start")
+    neb.add_argument("--n-images", type=int, default=5, help="between the ends (default 5)")
+    neb.add_argument("--guess", default="idpp", help="first path: idpp or linear")
+    neb.add_argument("--climb", **_SWITCH, default=True, help="climbing image (default)")
+    neb.add_argument("--relax-ends", **_SWITCH, default=True, help="relax both ends (default)")
+    neb.add_argument("--refine", help="sharpen the saddle: dimer or sella")
+    neb.add_argument("--verify", **_SWITCH, default=True, help="modes of the saddle (default)")
+    neb.add_argument("--keep-order", action="store_true", help="equal atoms may change places")
+
+    adsorb = command("adsorb", "adsorption structures and energies on a slab", "-1")
+    adsorb.add_argument("adsorbate", help="a name (CO, O, CH3OH) or a file")
+    adsorb.add_argument(
+        "--sites", type=_names, metavar="NAME,...", help="top, bridge, hollow, hollow-3, ..."
+    )
+    adsorb.add_argument(
+        "--tilts", type=_numbers, default=(0.0,), metavar="A1,A2,...", help="degrees (default 0)"
+    )
+    adsorb.add_argument("--azimuths", type=int, default=1, help="turns per site (default 1)")
+    adsorb.add_argument("--n-random", type=int, default=0, help="random placements (default 0)")
+    adsorb.add_argument("--rattle", type=float, default=0.0, help="shifts of the start in A")
+    adsorb.add_argument("--seed", type=int, default=0, help="of random placements and shifts")
+    adsorb.add_argument(
+        "--gas", type=_species, metavar="H2:0.5,...", help="reference (default: the adsorbate)"
+    )
+    adsorb.add_argument("--relax-slab", **_SWITCH, default=True, help="the clean slab (default)")
+    for made, steps in ((neb, "of the band"), (adsorb, "of a relaxation")):
+        made.add_argument("--fmax", type=float, default=0.05, help="in eV/A (default 0.05)")
+        made.add_argument("--steps", type=int, default=300, help=f"{steps}, at most (default 300)")
+        made.add_argument("--optimizer", default="BFGS", help="name in ase.optimize (default BFGS)")
+        made.add_argument("--directory", help="intermediate results; continue from them")
+        made.add_argument("--out", help="write the structures with their results (extxyz)")
+        made.add_argument("--plot", help="picture of the energies")
 
 
 def build_parser() -> tuple[Parser, dict[str, list[str]]]:
@@ -174,6 +225,8 @@ def build_parser() -> tuple[Parser, dict[str, list[str]]]:
     td.add_argument("--states", type=int, default=5, help="number of states (default 5)")
     td.add_argument("--full", action="store_true", help="TDDFT instead of Tamm-Dancoff")
     td.add_argument("--triplets", action="store_true", help="triplets of a closed shell")
+
+    _add_reactions(command)
 
     label = command("label", "label structures for training; continues where it stopped", ":")
     label.add_argument("--out", required=True, help="directory of the campaign")
