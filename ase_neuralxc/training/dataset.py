@@ -254,7 +254,7 @@ class ReactionTable:
 
     def starting_energies(self) -> Tensor:
         """Reaction energies [m] in kcal/mol of the functional that made the densities."""
-        starting = torch.tensor([d.energies["xc"] for d in self.densities], dtype=torch.float64)
+        starting = torch.tensor([d.starting_xc for d in self.densities], dtype=torch.float64)
         fraction = self.densities[0].starting_fraction
         return self.combine(self.fixed_energies(fraction) + starting)
 

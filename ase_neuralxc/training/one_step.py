@@ -189,7 +189,7 @@ class FixedDensity:
             up, down = gradient
             sigma = torch.stack([(up * up).sum(0), (up * down).sum(0), (down * down).sum(0)])
             invariants = DensityInvariants(density, sigma, tau)
-        weights = torch.from_numpy(np.asarray(self.stored.weights[part], dtype=float))
+        weights = torch.from_numpy(np.array(self.stored.weights[part], dtype=float))
         return torch.dot(weights, functional.local_energy_density(invariants))
 
     @property

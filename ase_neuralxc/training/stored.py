@@ -92,7 +92,12 @@ class StoredDensity:
     def total_energy(self) -> float:
         """With the starting functional, without dispersion, in Hartree."""
         mixed = self.starting_fraction * self.energies["exact exchange"]
-        return self.energy_without_xc + self.energies["xc"] + mixed
+        return self.energy_without_xc + self.starting_xc + mixed
+
+    @property
+    def starting_xc(self) -> float:
+        """Energy of the starting functional on the points that are left, in Hartree."""
+        return self.energies["xc"] - self.energies.get("compression", 0.0)
 
     @property
     def starting_fraction(self) -> float:
