@@ -1,10 +1,13 @@
 """What a potential is wrong by near a few DFT points: a Gaussian process on the difference.
 
-Energies and forces of DFT minus potential are interpolated with a squared-exponential kernel in
-the Cartesian coordinates, gradients included, as GPMin does with the energies themselves (Garijo
-del Rio, Mortensen and Jacobsen, Phys. Rev. B 100, 104103, 2019). The potential is the prior mean:
-what is learned from the points is small and smooth, so that few of them suffice, and far from them
-the correction fades to a constant.
+Energies and forces of DFT minus potential are interpolated with a squared-exponential kernel,
+gradients included, as GPMin does with the energies themselves (Garijo del Rio, Mortensen and
+Jacobsen, Phys. Rev. B 100, 104103, 2019). The potential is the prior mean: what is learned from the
+points is small and smooth, so that few of them suffice, and far from them the correction fades to
+a constant.
+
+Likeness is measured in distances between atoms, not in Cartesian coordinates: a correction of a
+bond then turns with the bond.
 """
 
 from __future__ import annotations
@@ -12,18 +15,64 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
+from ase import Atoms
+from ase.data import covalent_radii
+from ase.neighborlist import neighbor_list
 from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 
 from ase_neuralxc.errors import InvalidInputError
 
 #: Length scales in Angstrom among which the likelihood chooses.
-SCALES = (0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0, 5.6)
+SCALES = (0.7, 1.0, 1.4, 2.0, 2.8, 4.0, 5.6, 8.0)
 #: Length scale of a single point, which says nothing about it.
-FIRST_SCALE = 2.0
+FIRST_SCALE = 2.8
 #: Relative standard deviation of the noise: what two SCFs differ by, and what keeps the
 #: covariance invertible.
 NOISE = 1e-3
+#: Distances beyond this, in Angstrom, are left out for periodic structures.
+CUTOFF = 6.0
+
+
+class PairDistances:
+    """Distances as coordinates: c^2/r with c the sum of the covalent radii.
+
+    Near a bond length they change as the distance does, and less and less beyond. The list of
+    pairs is that of the structure at hand and stays: coordinates do not jump.
+
+    Args:
+        atoms: the structure; all pairs of a molecule, those within `CUTOFF` of a periodic one.
+    """
+
+    def __init__(self, atoms: Atoms) -> None:
+        if atoms.pbc.any():
+            i, j, shifts = neighbor_list("ijS", atoms, CUTOFF)
+            # each pair once; an atom and its own image keep their distance
+            first = i < j
+            i, j, self._shift = i[first], j[first], shifts[first] @ atoms.cell.array
+        else:
+            i, j = np.triu_indices(len(atoms), 1)
+            self._shift = np.zeros((len(i), 3))
+        self._i, self._j = i, j
+        self._square = (covalent_radii[atoms.numbers[i]] + covalent_radii[atoms.numbers[j]]) ** 2
+
+    def __call__(self, positions: NDArray) -> tuple[NDArray, NDArray]:
+        """Coordinates and their derivatives.
+
+        Args:
+            positions: [n, 3] in Angstrom.
+
+        Returns:
+            [pairs] in Angstrom, and [pairs, 3 n].
+        """
+        vectors = positions[self._j] + self._shift - positions[self._i]
+        distance = np.linalg.norm(vectors, axis=1)
+        slope = (-self._square / distance**3)[:, None] * vectors
+        rows = np.arange(len(distance))
+        jacobian = np.zeros((len(distance), len(positions), 3))
+        jacobian[rows, self._j] = slope
+        jacobian[rows, self._i] = -slope
+        return self._square / distance, jacobian.reshape(len(distance), -1)
 
 
 @dataclass
@@ -31,87 +80,71 @@ class DifferenceModel:
     """The correction; points may be added.
 
     Attributes:
-        points: coordinates of each point, [d] in Angstrom.
-        energies: difference of the energies in eV.
-        gradients: difference of the gradients, [d] in eV/Angstrom.
+        describe: from positions to coordinates and their derivatives.
         scale: length scale in Angstrom.
     """
 
-    points: list[NDArray] = field(default_factory=list)
-    energies: list[float] = field(default_factory=list)
-    gradients: list[NDArray] = field(default_factory=list)
+    describe: PairDistances
     scale: float = FIRST_SCALE
+    _points: list[tuple[NDArray, NDArray]] = field(default_factory=list)
+    _targets: list[NDArray] = field(default_factory=list)
     _constant: float = 0.0
-    _weights: NDArray = field(default_factory=lambda: np.empty(0))
+    _weights: list[tuple[float, NDArray]] = field(default_factory=list)
 
-    def add(self, point: NDArray, energy: float, gradient: NDArray) -> None:
+    def add(self, positions: NDArray, energy: float, gradient: NDArray) -> None:
         """Learn one more point.
 
         Args:
-            point: [n, 3] or [d] coordinates in Angstrom.
+            positions: [n, 3] in Angstrom.
             energy: DFT minus potential in eV.
-            gradient: of the same shape as the point, in eV/Angstrom.
+            gradient: [n, 3] of the same in eV/Angstrom.
 
         Raises:
-            InvalidInputError: another number of coordinates than before, or a number that is not
-                finite.
+            InvalidInputError: a number that is not finite.
         """
-        x, g = np.ravel(point).astype(float), np.ravel(gradient).astype(float)
-        if g.shape != x.shape or (self.points and len(x) != len(self.points[0])):
-            wanted = len(self.points[0]) if self.points else len(x)
-            raise InvalidInputError(
-                f"point: expected {wanted} coordinates and a gradient of as many, got {len(x)} "
-                f"and {len(g)}"
-            )
-        if not (np.isfinite(energy) and np.isfinite(x).all() and np.isfinite(g).all()):
-            raise InvalidInputError("point: expected finite numbers, got NaN or inf")
-        self.points.append(x)
-        self.energies.append(float(energy))
-        self.gradients.append(g)
-        scales = SCALES if len(self.points) > 1 else (FIRST_SCALE,)
-        fits = [self._fit(scale) for scale in scales]
-        self.scale, (_, self._constant, self._weights) = max(
-            zip(scales, fits, strict=True), key=lambda pair: pair[1][0]
-        )
+        target = np.concatenate([[energy], np.ravel(gradient)])
+        if not (np.isfinite(target).all() and np.isfinite(positions).all()):
+            raise InvalidInputError("label: expected finite numbers, got NaN or inf")
+        self._points.append(self.describe(positions))
+        self._targets.append(target)
+        scales = SCALES if len(self._points) > 1 else (FIRST_SCALE,)
+        fits = [(*self._fit(scale), scale) for scale in scales]
+        _, self._constant, weights, self.scale = max(fits, key=lambda fit: fit[0])
+        blocks = weights.reshape(len(self._points), -1)
+        self._weights = [
+            (float(block[0]), jacobian @ block[1:])
+            for block, (_, jacobian) in zip(blocks, self._points, strict=True)
+        ]
 
-    def predict(self, point: NDArray) -> tuple[float, NDArray]:
-        """The correction at a point.
+    def predict(self, positions: NDArray) -> tuple[float, NDArray]:
+        """The correction of a structure.
 
         Args:
-            point: [n, 3] or [d] coordinates in Angstrom.
+            positions: [n, 3] in Angstrom.
 
         Returns:
-            Energy in eV, and its gradient in the shape of the point in eV/Angstrom; zeros before
-            anything was learned.
+            Energy in eV and its gradient, [n, 3] in eV/Angstrom; zeros before anything was
+            learned.
         """
-        shape = np.shape(point)
-        if not self.points:
-            return 0.0, np.zeros(shape)
-        x = np.ravel(point)
-        energy, gradient = self._constant, np.zeros(len(x))
+        if not self._points:
+            return 0.0, np.zeros(positions.shape)
+        here, jacobian = self.describe(positions)
+        energy, slope = self._constant, np.zeros(len(here))
         square = self.scale**2
-        for known, weights in zip(self.points, self._blocks(self._weights), strict=True):
-            a, b = weights[0], weights[1:]
-            d = x - known
+        for (known, _), (a, b) in zip(self._points, self._weights, strict=True):
+            d = here - known
             k = np.exp(-0.5 * (d @ d) / square)
             inner = a + (b @ d) / square
             energy += k * inner
-            gradient += k * (b - d * inner) / square
-        return float(energy), gradient.reshape(shape)
-
-    def _blocks(self, values: NDArray) -> NDArray:
-        return values.reshape(len(self.points), -1)
+            slope += k * (b - d * inner) / square
+        return float(energy), (slope @ jacobian).reshape(positions.shape)
 
     def _fit(self, scale: float) -> tuple[float, float, NDArray]:
         """Log-likelihood, constant and weights at one length scale; the amplitude is profiled."""
-        covariance = _covariance(np.array(self.points), scale)
-        factor = cho_factor(covariance, lower=True)
-        rows = [
-            np.concatenate([[e], g]) for e, g in zip(self.energies, self.gradients, strict=True)
-        ]
-        target = np.concatenate(rows)
+        factor = cho_factor(_covariance(self._points, scale), lower=True)
+        target = np.concatenate(self._targets)
         ones = np.zeros(len(target))
-        ones[:: len(rows[0])] = 1.0
+        ones[:: len(self._targets[0])] = 1.0
         # generalised least squares for the constant
         solved = cho_solve(factor, ones)
         constant = float(solved @ target / (solved @ ones))
@@ -122,19 +155,20 @@ class DifferenceModel:
         return likelihood, constant, weights
 
 
-def _covariance(points: NDArray, scale: float) -> NDArray:
-    """Covariance of energy and gradient of all points, [m (1 + d), m (1 + d)], of amplitude 1."""
-    m, d = points.shape
+def _covariance(points: list[tuple[NDArray, NDArray]], scale: float) -> NDArray:
+    """Covariance of energy and gradient of all points, [m (1 + 3n), m (1 + 3n)], amplitude 1."""
+    m, d = len(points), points[0][1].shape[1]
     square = scale**2
     blocks = np.empty((m, 1 + d, m, 1 + d))
-    for i in range(m):
-        for j in range(m):
-            r = points[i] - points[j]
+    for i, (first, left) in enumerate(points):
+        for j, (second, right) in enumerate(points):
+            r = first - second
             k = np.exp(-0.5 * (r @ r) / square)
+            a, b = r @ left, r @ right
             blocks[i, 0, j, 0] = k
-            blocks[i, 0, j, 1:] = k * r / square
-            blocks[i, 1:, j, 0] = -k * r / square
-            blocks[i, 1:, j, 1:] = k * (np.eye(d) - np.outer(r, r) / square) / square
+            blocks[i, 0, j, 1:] = k * b / square
+            blocks[i, 1:, j, 0] = -k * a / square
+            blocks[i, 1:, j, 1:] = k * (left.T @ right - np.outer(a, b) / square) / square
     noise = np.full(1 + d, (NOISE / scale) ** 2)
     noise[0] = NOISE**2
     matrix = blocks.reshape(m * (1 + d), m * (1 + d))

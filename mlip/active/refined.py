@@ -34,7 +34,7 @@ from ase_neuralxc.workflows.common import (
     save_figure,
 )
 from ase_neuralxc.workflows.saddle import refine_saddle
-from mlip.active.correction import DifferenceModel
+from mlip.active.correction import DifferenceModel, PairDistances
 from mlip.active.labeller import Source, as_source
 from mlip.calculator import CloseContactWarning
 
@@ -49,7 +49,8 @@ class RefinedSettings:
         inner: the corrected surface is relaxed to this fraction of `fmax`.
         inner_steps: largest number of steps between two DFT calculations.
         trust: farthest that any atom moves away from the last DFT point before the next one, in
-            Angstrom; the way from the start to the first is not limited.
+            Angstrom; the way from the start to the first is not limited. It is halved whenever
+            DFT says that things got worse, and the search goes back to the best point.
     """
 
     fmax: float = 0.02
@@ -83,8 +84,8 @@ class RefinedCalculator(Calculator):
         self.potential = potential
         self.records: list[LabelRecord] = []
         self._source: Source = as_source(dft)
-        self._correction = DifferenceModel()
-        self._system: tuple[NDArray, NDArray] | None = None
+        self._correction: DifferenceModel | None = None
+        self._system: Atoms | None = None
 
     @property
     def corrected(self) -> bool:
@@ -131,8 +132,9 @@ class RefinedCalculator(Calculator):
         free = record.energy if record.free_energy is None else record.free_energy
         if free is None or record.forces is None:
             raise InvalidInputError("dft: expected labels with energy and forces, got none")
+        if self._correction is None:
+            self._system, self._correction = atoms, DifferenceModel(PairDistances(atoms))
         self._correction.add(atoms.positions, free - energy, forces - record.forces)
-        self._system = (atoms.numbers.copy(), atoms.cell.array.copy())
         self.reset()
 
     def calculate(
@@ -145,9 +147,10 @@ class RefinedCalculator(Calculator):
         super().calculate(atoms, list(properties), list(system_changes))
         self._check(self.atoms)
         energy, forces = self._potential_results(self.atoms)
-        shift, slope = self._correction.predict(self.atoms.positions)
-        energy += shift
-        self.results = {"energy": energy, "free_energy": energy, "forces": forces - slope}
+        if self._correction is not None:
+            shift, slope = self._correction.predict(self.atoms.positions)
+            energy, forces = energy + shift, forces - slope
+        self.results = {"energy": energy, "free_energy": energy, "forces": forces}
 
     def _potential_results(self, atoms: Atoms) -> tuple[float, NDArray]:
         bare = atoms.copy()
@@ -160,10 +163,11 @@ class RefinedCalculator(Calculator):
             return float(bare.get_potential_energy(force_consistent=True)), forces
 
     def _check(self, atoms: Atoms) -> None:
-        if self._system is None:
+        known = self._system
+        if known is None:
             return
-        numbers, cell = self._system
-        if not (np.array_equal(numbers, atoms.numbers) and np.allclose(cell, atoms.cell.array)):
+        same = np.array_equal(known.numbers, atoms.numbers) and np.array_equal(known.pbc, atoms.pbc)
+        if not (same and np.allclose(known.cell.array, atoms.cell.array)):
             raise InvalidInputError(
                 "atoms: expected the system of the DFT points shown before (same atoms in the same "
                 f"order, same cell), got {atoms.get_chemical_formula()}"
@@ -258,7 +262,7 @@ def relax_refined(
     calc = RefinedCalculator(potential, dft)
     for record in known:
         calc.learn(record)
-    return _iterate(atoms, calc, settings, _descend, progress)
+    return _iterate(atoms, calc, settings, _descend, lambda energy, fmax: energy, progress)
 
 
 def saddle_refined(
@@ -291,8 +295,10 @@ def saddle_refined(
     """
     settings = resolve_settings(RefinedSettings, keywords)
 
-    def climb(atoms: Atoms, calc: RefinedCalculator, settings: RefinedSettings) -> int:
-        steps = 0
+    def climb(
+        atoms: Atoms, calc: RefinedCalculator, settings: RefinedSettings, trust: float
+    ) -> int:
+        steps, start = 0, atoms.positions.copy()
 
         def count(done: int, total: int, message: str) -> None:
             nonlocal steps
@@ -302,28 +308,36 @@ def saddle_refined(
         found = refine_saddle(
             atoms, calc, mode, "dimer", fmax=fmax, steps=settings.inner_steps, progress=count
         )
-        atoms.positions = found.atoms.positions
+        step = found.atoms.positions - start
+        step *= min(1.0, trust / max(float(np.linalg.norm(step, axis=1).max()), 1e-12))
+        atoms.set_positions(start + step, apply_constraint=False)
         return steps
 
     calc = RefinedCalculator(potential, dft)
     for record in known:
         calc.learn(record)
-    return _iterate(atoms, calc, settings, climb, progress)
+    return _iterate(atoms, calc, settings, climb, lambda energy, fmax: fmax, progress)
 
 
 def _iterate(
     atoms: Atoms,
     calc: RefinedCalculator,
     settings: RefinedSettings,
-    search: Callable[[Atoms, RefinedCalculator, RefinedSettings], int],
+    search: Callable[[Atoms, RefinedCalculator, RefinedSettings, float], int],
+    merit_of: Callable[[float, float], float],
     progress: Progress | None,
 ) -> RefinedRelaxation:
-    """Search on the corrected potential and ask DFT, in turn."""
+    """Search on the corrected potential and ask DFT, in turn.
+
+    `merit_of` takes energy and largest force of DFT and is smaller for a better point.
+    """
     energies: list[float] = []
     fmaxes: list[float] = []
     inner_steps: list[int] = []
+    trust = settings.trust if calc.corrected else np.inf
+    best = np.inf
     while len(calc.records) < settings.budget:
-        inner_steps.append(search(atoms, calc, settings))
+        inner_steps.append(search(atoms, calc, settings, trust))
         record = calc.observe(atoms)
         energies.append(_free_energy(record))
         fmaxes.append(max_force(_constrained(atoms, record)))
@@ -331,6 +345,14 @@ def _iterate(
             progress(calc.n_dft, settings.budget, f"fmax {fmaxes[-1]:.4f} eV/A")
         if fmaxes[-1] < settings.fmax:
             break
+        trust = min(trust, settings.trust)
+        merit = merit_of(energies[-1], fmaxes[-1])
+        if merit < best:
+            best, best_positions = merit, atoms.positions.copy()
+        elif len(calc.records) < settings.budget:
+            # the correction knows this point now; the next try is closer to the best one
+            trust *= 0.5
+            atoms.set_positions(best_positions, apply_constraint=False)
     final = calc.records[-1].to_atoms()
     atoms.calc = calc
     result = RefinedRelaxation(
@@ -353,15 +375,13 @@ def _iterate(
     return result
 
 
-def _descend(atoms: Atoms, calc: RefinedCalculator, settings: RefinedSettings) -> int:
+def _descend(atoms: Atoms, calc: RefinedCalculator, settings: RefinedSettings, trust: float) -> int:
     """Relax on the corrected potential, no farther than is trusted; returns the steps taken."""
     start = atoms.positions.copy()
-    limited = calc.corrected
     atoms.calc = calc
     with BFGS(atoms, logfile=None) as optimizer:
         for _ in optimizer.irun(fmax=settings.inner * settings.fmax, steps=settings.inner_steps):
-            moved = np.linalg.norm(atoms.positions - start, axis=1).max()
-            if limited and moved > settings.trust:
+            if np.linalg.norm(atoms.positions - start, axis=1).max() > trust:
                 break
         return int(optimizer.nsteps)
 

@@ -3,68 +3,90 @@
 import numpy as np
 import pytest
 from ase import Atoms
-from ase.build import fcc111, molecule
+from ase.build import bulk, fcc111, molecule
 from ase.calculators.emt import EMT
 from ase.calculators.lj import LennardJones
 from ase.calculators.morse import MorsePotential
 from ase.cluster import Icosahedron
 from ase.constraints import FixAtoms
 from ase.optimize import BFGS
+from scipy.spatial.transform import Rotation
 
 from ase_neuralxc.errors import InvalidInputError
 from ase_neuralxc.workflows import UnconvergedWarning
 from ase_neuralxc.workflows.common import max_force
-from mlip.active.correction import DifferenceModel
+from mlip.active.correction import DifferenceModel, PairDistances
 from mlip.active.refined import RefinedCalculator, relax_refined
 
 
-def quadratic(rng, d=6):
-    matrix = rng.normal(size=(d, d))
-    matrix = matrix + matrix.T
-    slope = rng.normal(size=d)
-    return lambda x: (1.0 + slope @ x + 0.5 * x @ matrix @ x, slope + matrix @ x)
+def model_of(atoms):
+    return DifferenceModel(PairDistances(atoms))
 
 
-def test_the_correction_interpolates_energies_and_gradients(rng):
-    function = quadratic(rng)
-    model = DifferenceModel()
-    assert model.predict(np.zeros(6)) == (0.0, pytest.approx(np.zeros(6)))
-    points = rng.normal(scale=0.1, size=(5, 6))
-    for point in points:
-        model.add(point, *function(point))
-    for point in points:
-        energy, gradient = model.predict(point)
-        assert energy == pytest.approx(function(point)[0], abs=2e-3)
-        np.testing.assert_allclose(gradient, function(point)[1], atol=2e-2)
-    # nearby it is better than the nearest point alone
-    point = points.mean(axis=0)
-    assert np.abs(model.predict(point)[1] - function(point)[1]).max() < 0.1
+def difference(atoms):
+    """Energy and gradient of one potential minus those of another."""
+    found = []
+    for calc in (EMT(), MorsePotential(epsilon=0.35, r0=2.55, rho0=3.6, rcut1=20, rcut2=21)):
+        work = atoms.copy()
+        work.calc = calc
+        found.append((work.get_potential_energy(), work.get_forces()))
+    return found[0][0] - found[1][0], found[1][1] - found[0][1]
 
 
-def test_the_gradient_is_that_of_the_energy(rng):
-    model = DifferenceModel()
+@pytest.mark.parametrize("periodic", [False, True])
+def test_the_correction_interpolates_energies_and_gradients(rng, periodic):
+    atoms = bulk("Cu", cubic=True) * (2, 1, 1) if periodic else Icosahedron("Cu", 2)
+    model = model_of(atoms)
+    energy, gradient = model.predict(atoms.positions)
+    assert energy == 0.0
+    assert not gradient.any()
+    points = [atoms.positions + rng.normal(scale=0.05, size=(len(atoms), 3)) for _ in range(4)]
+    images = []
+    for positions in points:
+        image = atoms.copy()
+        image.positions = positions
+        images.append(image)
+        model.add(positions, *difference(image))
+    for image in images:
+        energy, gradient = model.predict(image.positions)
+        known = difference(image)
+        assert energy == pytest.approx(known[0], abs=5e-3)
+        assert np.abs(gradient - known[1]).max() < 0.05 * np.abs(known[1]).max()
+    # between them it leaves little of the difference
+    between = atoms.copy()
+    between.positions = np.mean(points, axis=0)
+    known = difference(between)[1]
+    assert np.abs(model.predict(between.positions)[1] - known).max() < 0.5 * np.abs(known).max()
+
+
+def test_the_gradient_is_that_of_the_energy_and_turns_with_the_structure(rng):
+    atoms = molecule("CH3OH")
+    model = model_of(atoms)
+    n = len(atoms)
     for _ in range(3):
-        model.add(rng.normal(scale=0.1, size=(4, 3)), rng.normal(), rng.normal(size=(4, 3)))
-    point, step = rng.normal(scale=0.1, size=(4, 3)), 1e-5
-    _, gradient = model.predict(point)
+        moved = atoms.positions + rng.normal(scale=0.1, size=(n, 3))
+        model.add(moved, rng.normal(), rng.normal(size=(n, 3)))
+    point, step = atoms.positions + rng.normal(scale=0.1, size=(n, 3)), 1e-5
+    energy, gradient = model.predict(point)
     assert np.abs(gradient).max() > 1e-2
-    for index in ((0, 0), (2, 1), (3, 2)):
+    for index in ((0, 0), (2, 1), (5, 2)):
         energies = []
         for sign in (1, -1):
             moved = point.copy()
             moved[index] += sign * step
             energies.append(model.predict(moved)[0])
         slope = (energies[0] - energies[1]) / (2 * step)
-        assert gradient[index] == pytest.approx(slope, abs=1e-7)
+        assert gradient[index] == pytest.approx(slope, rel=1e-4)
+    turn = Rotation.random(random_state=1).as_matrix()
+    turned = model.predict(point @ turn.T + 3.0)
+    assert turned[0] == pytest.approx(energy, abs=1e-9)
+    np.testing.assert_allclose(turned[1], gradient @ turn.T, atol=1e-9)
 
 
-def test_points_that_do_not_fit_are_refused(rng):
-    model = DifferenceModel()
-    model.add(np.zeros(6), 0.0, np.zeros(6))
-    with pytest.raises(InvalidInputError, match="expected 6 coordinates"):
-        model.add(np.zeros(9), 0.0, np.zeros(9))
+def test_numbers_that_are_not_finite_are_refused():
+    model = model_of(molecule("H2"))
     with pytest.raises(InvalidInputError, match="finite"):
-        model.add(np.zeros(6), np.nan, np.zeros(6))
+        model.add(molecule("H2").positions, np.nan, np.zeros((2, 3)))
 
 
 def cluster(rng):
