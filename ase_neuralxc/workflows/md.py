@@ -1,4 +1,4 @@
-"""Molecular dynamics at constant energy (velocity Verlet) or temperature (Langevin)."""
+"""Molecular dynamics at constant energy, temperature, or temperature and pressure."""
 
 from __future__ import annotations
 
@@ -11,22 +11,25 @@ from ase import Atoms, units
 from ase.io import Trajectory
 from ase.md.langevin import Langevin
 from ase.md.md import MolecularDynamics
+from ase.md.nose_hoover_chain import MTKNPT, IsotropicMTKNPT
 from ase.md.velocitydistribution import Stationary, ZeroRotation, thermalize_momenta
 from ase.md.verlet import VelocityVerlet
 
 from ase_neuralxc.errors import InvalidInputError, unknown_name
-from ase_neuralxc.workflows.analysis import mean_square_displacement, radial_distribution
 from ase_neuralxc.workflows.common import (
     Progress,
     attach_calculator,
-    new_figure,
     require_positive,
     resolve_settings,
-    save_figure,
     snapshot,
 )
+from ase_neuralxc.workflows.md_result import MDResult
 
-ENSEMBLES = ("nve", "nvt")
+__all__ = ["MDResult", "MDSettings", "md"]
+
+ENSEMBLES = ("nve", "nvt", "npt")
+#: Integrators of ASE by what of the cell fluctuates: its volume, or all of it.
+_BAROSTATS = {"volume": IsotropicMTKNPT, "free": MTKNPT}
 
 
 @dataclass(frozen=True)
@@ -34,13 +37,18 @@ class MDSettings:
     """How to run molecular dynamics.
 
     Attributes:
-        ensemble: "nve" (velocity Verlet) or "nvt" (Langevin).
+        ensemble: "nve" (velocity Verlet), "nvt" (Langevin) or "npt" (Nose-Hoover chains and a
+            barostat: Martyna, Tobias and Klein, J. Chem. Phys. 101, 4177 (1994)).
         timestep: in femtoseconds.
         steps: length of the whole run, including what a restart finds in the trajectory.
         interval: steps between stored frames; a divisor of `steps`.
         temperature: in kelvin. Velocities are drawn from it where the atoms have none; None leaves
-            them as they are (not for "nvt").
+            them as they are (for "nve" only).
         friction: of the Langevin thermostat, in 1/femtosecond.
+        pressure: in GPa, for "npt".
+        cell: what fluctuates at constant pressure: "volume" (all lengths by one factor) or "free".
+        thermostat_time: of the Nose-Hoover chains in femtoseconds, about 100 time steps.
+        barostat_time: of the cell in femtoseconds, about 1000 time steps.
         seed: of the random numbers.
         trajectory: ASE trajectory file of the frames, or None.
         logfile: ASE's own log: a path, "-" for standard output, or None.
@@ -53,6 +61,10 @@ class MDSettings:
     interval: int = 1
     temperature: float | None = 300.0
     friction: float = 0.01
+    pressure: float = 0.0
+    cell: str = "volume"
+    thermostat_time: float = 100.0
+    barostat_time: float = 1000.0
     seed: int = 0
     trajectory: str | Path | None = None
     logfile: str | Path | None = None
@@ -61,115 +73,40 @@ class MDSettings:
     def __post_init__(self) -> None:
         if self.ensemble not in ENSEMBLES:
             raise unknown_name("ensemble", str(self.ensemble), ENSEMBLES)
-        require_positive("timestep", self.timestep)
-        require_positive("steps", self.steps)
-        require_positive("interval", self.interval)
-        require_positive("friction", self.friction)
+        for name in (
+            "timestep",
+            "steps",
+            "interval",
+            "friction",
+            "thermostat_time",
+            "barostat_time",
+        ):
+            require_positive(name, getattr(self, name))
+        for name in ("thermostat_time", "barostat_time"):
+            # Faster ones than this are integrated wrongly, down to overflow.
+            if self.ensemble == "npt" and getattr(self, name) < 10 * self.timestep:
+                raise InvalidInputError(
+                    f"{name}: expected at least 10 time steps, {10 * self.timestep:g} fs, got "
+                    f"{getattr(self, name):g}"
+                )
+        if self.cell not in _BAROSTATS:
+            raise unknown_name("cell", str(self.cell), _BAROSTATS)
+        if self.pressure and self.ensemble != "npt":
+            raise InvalidInputError(
+                f"pressure: expected 0 for ensemble {self.ensemble!r}, got {self.pressure!r} GPa"
+            )
         if self.steps % self.interval:
             raise InvalidInputError(
                 f"interval: expected a divisor of steps={self.steps}, got {self.interval!r}"
             )
         if self.temperature is not None:
             require_positive("temperature", self.temperature)
-        elif self.ensemble == "nvt":
-            raise InvalidInputError("temperature: expected kelvin for ensemble 'nvt', got None")
+        elif self.ensemble != "nve":
+            raise InvalidInputError(
+                f"temperature: expected kelvin for ensemble {self.ensemble!r}, got None"
+            )
         if self.restart and self.trajectory is None:
             raise InvalidInputError("restart: expected a trajectory to restart from, got None")
-
-
-@dataclass(frozen=True, eq=False)
-class MDResult:
-    """A trajectory and what it says.
-
-    Attributes:
-        frames: stored structures with energy, forces and momenta, from the start of the run.
-        times: [n] in femtoseconds.
-        potential: [n] potential energy in eV.
-        kinetic: [n] kinetic energy in eV.
-        temperatures: [n] instantaneous temperature in kelvin.
-        settings: what was asked for.
-    """
-
-    frames: tuple[Atoms, ...]
-    times: np.ndarray
-    potential: np.ndarray
-    kinetic: np.ndarray
-    temperatures: np.ndarray
-    settings: MDSettings
-
-    @property
-    def total(self) -> np.ndarray:
-        """[n] total energy in eV."""
-        return self.potential + self.kinetic
-
-    @property
-    def drift(self) -> float:
-        """Slope of the total energy (least squares) in eV per atom and picosecond."""
-        if len(self.times) < 2:
-            raise InvalidInputError(f"drift: expected at least 2 frames, got {len(self.times)}")
-        slope = np.polyfit(self.times, self.total, 1)[0]
-        return float(slope * 1000.0 / len(self.frames[0]))
-
-    @property
-    def fluctuation(self) -> float:
-        """Standard deviation of the total energy in eV per atom."""
-        return float(self.total.std() / len(self.frames[0]))
-
-    def rdf(
-        self, rmax: float, n_bins: int = 100, pair: tuple[str, str] | None = None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Radial distribution function over all frames.
-
-        Args:
-            rmax: largest distance in Angstrom.
-            n_bins: number of bins.
-            pair: chemical symbols of centre and neighbour; None counts all atoms.
-
-        Returns:
-            Distances [n_bins] in Angstrom and g(r) [n_bins].
-        """
-        return radial_distribution(self.frames, rmax, n_bins, pair)
-
-    def msd(self) -> np.ndarray:
-        """Mean square displacement [n] in Angstrom^2 at each lag in `times - times[0]`."""
-        return mean_square_displacement(self.frames)
-
-    def table(self) -> str:
-        """Text: averages, fluctuation and drift."""
-        lines = [
-            f"{self.settings.ensemble.upper()}, {self.frames[0].get_chemical_formula()}: "
-            f"{self.settings.steps} steps of {self.settings.timestep:g} fs, "
-            f"{len(self.frames)} frames",
-            f"{'':14} {'mean':>16} {'std':>12}",
-        ]
-        rows = {
-            "potential / eV": self.potential,
-            "kinetic / eV": self.kinetic,
-            "total / eV": self.total,
-            "temp. / K": self.temperatures,
-        }
-        lines += [f"{name:14} {v.mean():16.6f} {v.std():12.6f}" for name, v in rows.items()]
-        lines.append(f"drift of the total energy: {self.drift:.3e} eV/atom/ps")
-        return "\n".join(lines)
-
-    def plot(self, path: str | Path) -> Path:
-        """Write a picture of energies and temperature against time.
-
-        Args:
-            path: target file.
-
-        Returns:
-            The path.
-        """
-        figure, (above, below) = new_figure(rows=2)
-        above.plot(self.times, self.potential - self.potential[0], label="potential")
-        above.plot(self.times, self.total - self.total[0], label="total")
-        above.set_ylabel("energy − first / eV")
-        above.legend()
-        below.plot(self.times, self.temperatures)
-        below.set_ylabel("temperature / K")
-        below.set_xlabel("time / fs")
-        return save_figure(figure, path)
 
 
 def _load_frames(atoms: Atoms, settings: MDSettings) -> list[Atoms]:
@@ -188,6 +125,19 @@ def _load_frames(atoms: Atoms, settings: MDSettings) -> list[Atoms]:
             f"timestep: expected {stored / units.fs:g} fs as in {path}, got {settings.timestep:g}"
         )
     return frames
+
+
+def _require_free_crystal(atoms: Atoms) -> None:
+    """Constant pressure needs a cell, and atoms that all follow it."""
+    if not atoms.pbc.all() or atoms.cell.rank < 3:
+        raise InvalidInputError(
+            f"ensemble: expected three periodic directions for 'npt', got pbc = "
+            f"{atoms.pbc.tolist()}"
+        )
+    if atoms.constraints:
+        raise InvalidInputError(
+            f"ensemble: expected no constraints for 'npt', got {atoms.constraints!r}"
+        )
 
 
 def _initial_velocities(atoms: Atoms, settings: MDSettings, rng: np.random.Generator) -> None:
@@ -209,6 +159,15 @@ def _integrator(atoms: Atoms, settings: MDSettings, done: int) -> MolecularDynam
         options.update(logfile=str(settings.logfile), loginterval=settings.interval)
     if settings.ensemble == "nve":
         dynamics: MolecularDynamics = VelocityVerlet(atoms, **options)
+    elif settings.ensemble == "npt":
+        dynamics = _BAROSTATS[settings.cell](
+            atoms,
+            temperature_K=settings.temperature,
+            pressure_au=settings.pressure * units.GPa,
+            tdamp=settings.thermostat_time * units.fs,
+            pdamp=settings.barostat_time * units.fs,
+            **options,
+        )
     else:
         dynamics = Langevin(
             atoms,
@@ -249,7 +208,10 @@ def md(
         path.parent.mkdir(parents=True, exist_ok=True)
         if settings.restart and path.exists() and path.stat().st_size > 0:
             frames = _load_frames(atoms, settings)
+    if settings.ensemble == "npt":
+        _require_free_crystal(atoms)
     if frames:
+        atoms.set_cell(frames[-1].cell)
         atoms.set_positions(frames[-1].positions, apply_constraint=False)
         atoms.set_momenta(frames[-1].get_momenta(), apply_constraint=False)
     else:
