@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pyscf import df, dft, lib
 
+from ase_neuralxc.backend.compact_integrator import CompactIntegration
 from ase_neuralxc.backend.guess import initial_density
 from ase_neuralxc.backend.hook import TorchNumInt, check_device
 from ase_neuralxc.backend.ladder import DEFAULT_LADDER, Strategy, climb
@@ -43,6 +44,8 @@ class MolecularBackend:
 
     name = "pyscf"
     Settings = KSSettings
+    #: Integrals of density fitting are kept up to this size, and else computed in every cycle.
+    fitting_bytes = 2e8
 
     def __init__(
         self, dft_module: ModuleType = dft, ladder: Sequence[Strategy] = DEFAULT_LADDER
@@ -101,6 +104,8 @@ class MolecularBackend:
             return attempts > 1 or doubtful(mf, system.numbers)
 
         mf, history = climb(make, guess, self.ladder, follow)
+        if isinstance(mf._numint, CompactIntegration):
+            mf._numint.forget_orbitals()
         density = np.asarray(mf.make_rdm1())
         return KSSolution(
             system=system,
@@ -189,6 +194,9 @@ class MolecularBackend:
         if settings.density_fit:
             auxbasis = settings.auxbasis or df.make_auxbasis(mol, mp2fit=False)
             mf = mf.density_fit(auxbasis=auxbasis)
+            pairs = mol.nao * (mol.nao + 1) // 2
+            if 8 * pairs * df.make_auxmol(mol, auxbasis).nao <= self.fitting_bytes:
+                mf.with_df.build()
         if isinstance(mf._numint, NonlocalNumInt):
             mf = attach_nonlocal_gradient(mf)
         if terms:
@@ -199,10 +207,14 @@ class MolecularBackend:
         return remember_gradient(mf)
 
 
+class MolecularNumInt(CompactIntegration, TorchNumInt):
+    """A torch functional, with dense matrix products over the orbitals of a block of points."""
+
+
 def _integrator(functional: XCFunctional, settings: KSSettings) -> TorchNumInt:
     device = check_device(settings.device)
     if isinstance(functional, SemilocalFunctional):
-        return TorchNumInt(functional, device)
+        return MolecularNumInt(functional, device)
     if not settings.grid_response:
         raise InvalidInputError(
             "grid_response: expected True for a nonlocal functional, whose points move with the "

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from pyscf.dft.gen_grid import Grids
 
 from ase_neuralxc.backend.atom_grid import AtomGrid
+from ase_neuralxc.backend.compact_integrator import BLOCK, densities_of
 from ase_neuralxc.backend.libxc import LibxcFunctional, find_functional
 from ase_neuralxc.backend.molecular import first_order
 from ase_neuralxc.backend.settings import KSSettings
@@ -29,7 +30,6 @@ from ase_neuralxc.functional.protocol import SemilocalFunctional
 from ase_neuralxc.records import units
 from ase_neuralxc.records.canonical import digest
 from ase_neuralxc.terms.dispersion import Dispersion
-from ase_neuralxc.training.dense import BLOCK, densities_of
 from ase_neuralxc.training.reactions import Species
 from ase_neuralxc.training.solve import solve_species
 from ase_neuralxc.training.stored import StoredDensity
@@ -309,7 +309,9 @@ def _densities(
         ao = ni.eval_ao(mol, coords[part], deriv=1)
         for channel, numbers in enumerate(occupations):
             own = numbers > 0
-            out[channel, :, part] = densities_of(ao, orbitals[:, own], numbers[own])
+            out[channel, :, part] = densities_of(
+                ao.transpose(0, 2, 1), orbitals[:, own], numbers[own]
+            )
     return out
 
 

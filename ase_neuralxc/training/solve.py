@@ -7,29 +7,34 @@ from typing import Any
 import numpy as np
 from ase.data import atomic_numbers
 
+from ase_neuralxc.backend.compact_integrator import CompactIntegration, use_compact_integration
+from ase_neuralxc.backend.libxc import LibxcFunctional
 from ase_neuralxc.backend.molecular import MolecularBackend
-from ase_neuralxc.backend.nonlocal_hook import NonlocalNumInt
 from ase_neuralxc.backend.settings import KSSettings
 from ase_neuralxc.backend.solution import KSSolution
 from ase_neuralxc.backend.system import System
 from ase_neuralxc.records import SpinState
 from ase_neuralxc.terms.field import ElectricField
-from ase_neuralxc.training.dense import use_dense_products
 from ase_neuralxc.training.reactions import Species
 
+#: Bytes for the orbitals on the grid, kept between cycles.
+CACHE = 1.5e9
 
-class DenseBackend(MolecularBackend):
-    """The molecular backend with fitting integrals made once and dense matrix products.
 
-    Nonlocal functionals keep their own integrator.
+class RoomyBackend(MolecularBackend):
+    """The molecular backend with more memory for the orbitals on the grid and for fitting.
+
+    Functionals of libxc get the integrator of the torch functionals too.
     """
+
+    fitting_bytes = 1e9
 
     def _mean_field(self, *args: Any) -> Any:
         mf = super()._mean_field(*args)
-        if not isinstance(mf._numint, NonlocalNumInt):
-            mf = use_dense_products(mf)
-        if hasattr(mf, "with_df"):
-            mf.with_df.build()
+        if isinstance(args[1], LibxcFunctional):
+            mf = use_compact_integration(mf)
+        if isinstance(mf._numint, CompactIntegration):
+            mf._numint.cache_bytes = CACHE
         return mf
 
 
@@ -62,4 +67,4 @@ def solve_species(species: Species, functional: Any, settings: KSSettings) -> KS
         InvalidInputError: inconsistent input.
         SCFNotConverged: no strategy converged.
     """
-    return DenseBackend().solve(system_of(species), functional, settings, terms=terms_of(species))
+    return RoomyBackend().solve(system_of(species), functional, settings, terms=terms_of(species))

@@ -15,7 +15,7 @@ from ase_neuralxc.errors import InvalidInputError, NeuralXCError, SCFNotConverge
 from ase_neuralxc.records import units
 from ase_neuralxc.training import precompute
 from ase_neuralxc.training.precompute import DensityTask, PrepareSettings, count_basis_functions
-from ase_neuralxc.training.solve import DenseBackend
+from ase_neuralxc.training.solve import RoomyBackend
 from ase_neuralxc.training.stored import DensityCodec, density_path, open_density
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "prepare_xc.py"
@@ -182,7 +182,7 @@ def test_a_second_run_skips_and_failures_are_listed(tmp_path):
 
 
 def test_energies_do_not_come_from_a_summary_that_others_write_to():
-    solve = DenseBackend.solve
+    solve = RoomyBackend.solve
     task = DensityTask(SETTINGS)
     expected = task(NH2)
 
@@ -192,7 +192,7 @@ def test_energies_do_not_come_from_a_summary_that_others_write_to():
         return replace(solution, energies={**solution.energies, **parts})
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(DenseBackend, "solve", solve_and_spoil)
+        patch.setattr(RoomyBackend, "solve", solve_and_spoil)
         found = task(NH2)
     assert found.energies == pytest.approx(expected.energies, abs=1e-7)
 
@@ -209,7 +209,7 @@ def test_a_grid_too_coarse_for_the_scf_is_a_failure_that_the_second_attempt_repa
 def test_no_convergence_is_a_failure(monkeypatch):
     monkeypatch.setattr("ase_neuralxc.backend.molecular.DEFAULT_LADDER", ())
     task = DensityTask(SETTINGS)
-    monkeypatch.setattr(DenseBackend, "__init__", lambda self: _no_ladder(self))
+    monkeypatch.setattr(RoomyBackend, "__init__", lambda self: _no_ladder(self))
     with pytest.raises(SCFNotConverged):
         task(H2)
 

@@ -1,0 +1,136 @@
+"""The compact integrator against PySCF's own."""
+
+import numpy as np
+import pytest
+from pyscf import dft, gto
+
+from ase_neuralxc.backend import compact_integrator
+from ase_neuralxc.backend.compact_integrator import (
+    densities_of,
+    natural_orbitals,
+    potential_matrix,
+    use_compact_integration,
+)
+
+
+def radical():
+    return gto.M(atom="O 0 0 0; H 0.1 0.2 0.95", basis="6-31g*", spin=1, verbose=0)
+
+
+def water():
+    return gto.M(atom="O 0 0 0; H 0 0.76 0.59; H 0 -0.7 0.62", basis="6-31g*", verbose=0)
+
+
+def distant():
+    """Two fragments that share no point: most blocks see one of them only."""
+    return gto.M(
+        atom="O 0 0 0; H 0 0.76 0.59; H 0 -0.7 0.62; C 30 0 0; O 31.1 0 0",
+        basis="6-31g*",
+        verbose=0,
+    )
+
+
+def guess(mf):
+    """A density that is not symmetric in anything, not even between the spins."""
+    mf.max_cycle = 2
+    mf.kernel()
+    return np.asarray(mf.make_rdm1())
+
+
+def prepare(molecule, method, xc):
+    mf = getattr(dft, method)(molecule)
+    mf.xc, mf.grids.level = xc, 1
+    mf.grids.build(with_non0tab=True)
+    return mf
+
+
+@pytest.mark.parametrize("xc", ["lda,vwn", "pbe", "r2scan"])
+@pytest.mark.parametrize(
+    ("molecule", "method"), [(water, "RKS"), (radical, "UKS"), (distant, "RKS")]
+)
+def test_matrices_equal_those_of_the_host(molecule, method, xc):
+    mf = prepare(molecule(), method, xc)
+    density = guess(mf)
+    call = "nr_rks" if method == "RKS" else "nr_uks"
+    expected = getattr(mf._numint, call)(mf.mol, mf.grids, xc, density)
+    compact = use_compact_integration(mf)._numint
+    for _ in range(2):  # the second time from the orbitals that were kept
+        electrons, energy, matrix = getattr(compact, call)(mf.mol, mf.grids, xc, density)
+        assert np.abs(matrix).max() > 1.0
+        np.testing.assert_allclose(electrons, expected[0], rtol=1e-10)
+        assert energy == pytest.approx(expected[1], abs=1e-10)
+        np.testing.assert_allclose(matrix, expected[2], atol=1e-9)
+
+
+def test_blocks_keep_the_orbitals_that_reach_them():
+    mf = use_compact_integration(prepare(distant(), "RKS", "pbe"))
+    sizes = [block.orbitals.shape[1] for block in mf._numint._blocks(mf.mol, mf.grids, 1)]
+    assert min(sizes) < 0.5 * mf.mol.nao
+    assert max(sizes) <= mf.mol.nao
+
+
+@pytest.mark.parametrize("room", [0.0, 3e6])
+def test_what_does_not_fit_is_evaluated_again(room):
+    mf = prepare(water(), "RKS", "pbe")
+    density = guess(mf)
+    expected = mf._numint.nr_rks(mf.mol, mf.grids, "pbe", density)
+    compact = use_compact_integration(mf)._numint
+    compact.cache_bytes = room
+    for _ in range(2):
+        matrix = compact.nr_rks(mf.mol, mf.grids, "pbe", density)[2]
+        np.testing.assert_allclose(matrix, expected[2], atol=1e-9)
+        kept = sum(block.orbitals.nbytes for block in compact._cache[3])
+        assert kept <= room
+        assert (kept > 0) == (room > 0)
+    compact.forget_orbitals()
+    assert compact._cache is None
+
+
+def test_another_grid_or_molecule_is_noticed():
+    mf = use_compact_integration(prepare(water(), "RKS", "pbe"))
+    density = guess(mf)
+    first = mf._numint.nr_rks(mf.mol, mf.grids, "pbe", density)[1]
+    mf.grids.level = 0
+    mf.grids.build(with_non0tab=True)
+    second = mf._numint.nr_rks(mf.mol, mf.grids, "pbe", density)[1]
+    assert abs(second - first) > 1e-6
+    fresh = prepare(water(), "RKS", "pbe")
+    fresh.grids.level = 0
+    fresh.grids.build(with_non0tab=True)
+    assert second == pytest.approx(
+        fresh._numint.nr_rks(fresh.mol, fresh.grids, "pbe", density)[1], abs=1e-10
+    )
+
+
+def test_several_matrices_go_the_usual_way():
+    mf = prepare(water(), "RKS", "pbe")
+    density = guess(mf)
+    both = np.stack([density, 0.9 * density])
+    expected = mf._numint.nr_rks(mf.mol, mf.grids, "pbe", both)
+    found = use_compact_integration(mf)._numint.nr_rks(mf.mol, mf.grids, "pbe", both)
+    np.testing.assert_allclose(found[2], expected[2], atol=1e-12)
+
+
+def test_densities_from_natural_orbitals():
+    mf = prepare(radical(), "UKS", "pbe")
+    up = guess(mf)[0]
+    ao = mf._numint.eval_ao(mf.mol, mf.grids.coords[:500], deriv=1)
+    expected = mf._numint.eval_rho(mf.mol, ao, up, xctype="MGGA", with_lapl=False)
+    found = densities_of(ao.transpose(0, 2, 1), *natural_orbitals(up))
+    assert np.abs(expected).min(axis=1).max() > 0
+    np.testing.assert_allclose(found, expected, atol=1e-10 * np.abs(expected).max())
+
+
+def test_a_potential_of_both_signs():
+    rng = np.random.default_rng(0)
+    orbitals, potential = rng.normal(size=(4, 7, 50)), rng.normal(size=(5, 50))
+    expected = np.einsum("n,in,jn->ij", potential[0], orbitals[0], orbitals[0])
+    for axis in (1, 2, 3):
+        product = np.einsum("n,in,jn->ij", potential[axis], orbitals[axis], orbitals[0])
+        expected += product + product.T
+        expected += 0.5 * np.einsum("n,in,jn->ij", potential[4], orbitals[axis], orbitals[axis])
+    np.testing.assert_allclose(potential_matrix(orbitals, potential), expected, atol=1e-12)
+
+
+def test_blocks_are_made_of_whole_tiles():
+    assert compact_integrator.BLOCK % compact_integrator.BLKSIZE == 0
