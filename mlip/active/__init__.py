@@ -9,7 +9,7 @@ import importlib
 from typing import Any
 
 _LAZY = {
-    "refine": "mlip.active.refine",
+    "refine": "mlip.active.refinement",
     "RefinedCalculator": "mlip.active.refined",
     "relax_refined": "mlip.active.refined",
     "run_loop": "mlip.active.loop",

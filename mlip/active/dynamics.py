@@ -10,12 +10,11 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
-from ase.mep import NEB
-from ase.optimize import FIRE
 
 from ase_neuralxc.errors import InvalidInputError
-from ase_neuralxc.workflows import md
+from ase_neuralxc.workflows import UnconvergedWarning, md
 from ase_neuralxc.workflows.common import require_positive
+from ase_neuralxc.workflows.neb import neb
 from mlip.active.sampler import is_reasonable, sampled
 from mlip.calculator import CloseContactWarning
 
@@ -144,22 +143,21 @@ class PathImages:
                 f"path: expected at least two starts to go between, got {len(starts)}"
             )
         for parent, (first, last) in enumerate(pairwise(starts)):
-            if not np.array_equal(first.numbers, last.numbers):
-                raise InvalidInputError(
-                    f"path: expected starts {parent} and {parent + 1} with the same atoms in the "
-                    f"same order, got {first.get_chemical_formula()} and "
-                    f"{last.get_chemical_formula()}"
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", CloseContactWarning)
+                warnings.simplefilter("ignore", UnconvergedWarning)  # near the path is enough
+                band = neb(
+                    first,
+                    last,
+                    calc,
+                    n_images=self.images,
+                    spring=self.spring,
+                    steps=self.steps,
+                    climb=False,
+                    verify=False,
+                    relax_ends=False,
                 )
-            band = [first.copy() for _ in range(self.images + 1)] + [last.copy()]
-            neb = NEB(band, k=self.spring, allow_shared_calculator=True)
-            neb.interpolate(method="idpp", mic=bool(first.pbc.any()))
-            if self.steps:
-                for image in band:
-                    image.calc = calc
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore", CloseContactWarning)
-                    FIRE(neb, logfile=None).run(fmax=0.05, steps=self.steps)
-            for number, image in enumerate(band[1:-1], start=1):
+            for number, image in enumerate(band.images[1:-1], start=1):
                 yield sampled(image, "path", parent, image=number)
 
 

@@ -20,7 +20,7 @@ from ase_neuralxc.workflows.common import Progress
 from mlip.active.ledger import Row, table, write_ledger
 from mlip.active.loop_config import LoopConfig
 from mlip.active.loop_report import write_loop_report
-from mlip.active.refine import RefineReport, distinct_points, refine
+from mlip.active.refinement import RefineReport, distinct_points, refine
 from mlip.active.rounds import Context, Round, Say
 from mlip.calculator import MLIP, CloseContactWarning
 

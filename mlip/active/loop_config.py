@@ -10,6 +10,7 @@ from typing import Any
 
 from ase_neuralxc.errors import InvalidInputError, unknown_name
 from ase_neuralxc.workflows.common import require_positive
+from mlip.active.adsorbates import Adsorbates
 from mlip.active.dynamics import Dynamics, PathImages
 from mlip.active.labeller import Source, named_source
 from mlip.active.sampler import NormalModes, Rattle, Sampler, Strain
@@ -25,6 +26,7 @@ SAMPLERS: dict[str, type] = {
     "modes": NormalModes,
     "md": Dynamics,
     "path": PathImages,
+    "adsorbates": Adsorbates,
 }
 #: Settings of a training that belong to the loop.
 OWN = ("out", "seed")

@@ -35,6 +35,7 @@ from ase_neuralxc.workflows.common import (
 )
 from ase_neuralxc.workflows.saddle import refine_saddle
 from mlip.active.correction import DifferenceModel, PairDistances
+from mlip.active.energies import computed_energy, labelled_surface
 from mlip.active.labeller import Source, as_source
 from mlip.calculator import CloseContactWarning
 
@@ -129,12 +130,10 @@ class RefinedCalculator(Calculator):
         atoms.calc = None
         self._check(atoms)
         energy, forces = self._potential_results(atoms)
-        free = record.energy if record.free_energy is None else record.free_energy
-        if free is None or record.forces is None:
-            raise InvalidInputError("dft: expected labels with energy and forces, got none")
+        known_energy, known_forces = labelled_surface(record)
         if self._correction is None:
             self._system, self._correction = atoms, DifferenceModel(PairDistances(atoms))
-        self._correction.add(atoms.positions, free - energy, forces - record.forces)
+        self._correction.add(atoms.positions, known_energy - energy, forces - known_forces)
         self.reset()
 
     def calculate(
@@ -160,7 +159,7 @@ class RefinedCalculator(Calculator):
             # DFT is asked in any case, wherever the potential leads
             warnings.simplefilter("ignore", CloseContactWarning)
             forces = np.array(bare.get_forces())
-            return float(bare.get_potential_energy(force_consistent=True)), forces
+            return computed_energy(bare), forces
 
     def _check(self, atoms: Atoms) -> None:
         known = self._system
@@ -339,7 +338,7 @@ def _iterate(
     while len(calc.records) < settings.budget:
         inner_steps.append(search(atoms, calc, settings, trust))
         record = calc.observe(atoms)
-        energies.append(_free_energy(record))
+        energies.append(labelled_surface(record)[0])
         fmaxes.append(max_force(_constrained(atoms, record)))
         if progress is not None:
             progress(calc.n_dft, settings.budget, f"fmax {fmaxes[-1]:.4f} eV/A")
@@ -384,13 +383,6 @@ def _descend(atoms: Atoms, calc: RefinedCalculator, settings: RefinedSettings, t
             if np.linalg.norm(atoms.positions - start, axis=1).max() > trust:
                 break
         return int(optimizer.nsteps)
-
-
-def _free_energy(record: LabelRecord) -> float:
-    """Energy whose derivative the forces are, in eV."""
-    value = record.energy if record.free_energy is None else record.free_energy
-    assert value is not None  # `observe` refuses labels without
-    return value
 
 
 def _constrained(atoms: Atoms, record: LabelRecord) -> NDArray:

@@ -30,7 +30,9 @@ CLOSEST = 0.6
 class Sampler(Protocol):
     """Draws structures."""
 
-    needs_potential: bool
+    @property
+    def needs_potential(self) -> bool:
+        """Whether it has to have one."""
 
     def sample(self, starts: Sequence[Atoms], calc: Any, seed: int) -> Iterator[Atoms]:
         """New structures from known ones.

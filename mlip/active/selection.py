@@ -19,6 +19,9 @@ from ase_neuralxc.errors import InvalidInputError
 from ase_neuralxc.workflows.common import require_positive
 from mlip.calculator import MLIP, CloseContactWarning
 
+#: Points closer than this are one structure: single precision does not tell them apart.
+SAME = 1e-3
+
 
 @dataclass(frozen=True)
 class SelectionSettings:
@@ -166,7 +169,7 @@ def farthest_points(points: NDArray, known: NDArray, count: int) -> list[int]:
         count: how many to choose at most.
 
     Returns:
-        Indices of distinct points in the order of choice; points at distance zero from a chosen
+        Indices of distinct points in the order of choice; points within `SAME` of a chosen
         one are duplicates and never chosen.
     """
     distance = np.full(len(points), np.inf)
@@ -175,7 +178,7 @@ def farthest_points(points: NDArray, known: NDArray, count: int) -> list[int]:
     chosen: list[int] = []
     while len(chosen) < min(count, len(points)):
         best = int(np.argmax(distance))
-        if distance[best] <= 0.0:
+        if distance[best] <= SAME:
             break
         chosen.append(best)
         distance = np.minimum(distance, np.linalg.norm(points - points[best], axis=1))

@@ -24,9 +24,10 @@ from ase_neuralxc.records import LabelRecord, read_records, require_single_fidel
 from ase_neuralxc.workflows import UnconvergedWarning
 from ase_neuralxc.workflows.common import Progress, max_force, require_positive
 from ase_neuralxc.workflows.saddle import Saddle
+from mlip.active.energies import computed_energy, labelled_surface
 from mlip.active.labeller import Source, as_source, label_all
-from mlip.active.refine_report import FAILED, MOVE, NOT_ASKED, STANDS, Point, RefineReport
 from mlip.active.refined import RefinedRelaxation, relax_refined, saddle_refined
+from mlip.active.refinement_report import FAILED, MOVE, NOT_ASKED, STANDS, Point, RefineReport
 
 __all__ = ["Point", "RefineReport", "distinct_points", "refine"]
 
@@ -181,7 +182,7 @@ def _with_potential(
             f"points: expected results of the potential with each point or `potential`, point "
             f"{number} ({name}) has none"
         )
-    forces, energy = work.get_forces(), float(work.get_potential_energy(force_consistent=True))
+    forces, energy = work.get_forces(), computed_energy(work)
     spread = work.calc.results.get("energy_uncertainty")
     bare = atoms.copy()
     bare.calc = SinglePointCalculator(bare, energy=energy, forces=forces)
@@ -218,16 +219,13 @@ def _single_points(
 
 def _judged(point: Point, record: LabelRecord, n_dft: int, stands_below: float) -> Point:
     """The point with what DFT says about it."""
-    free = record.energy if record.free_energy is None else record.free_energy
-    energy = record.energy if record.energy is not None else record.free_energy
-    if energy is None or free is None or record.forces is None:
-        raise InvalidInputError("dft: expected labels with energy and forces, got none")
+    free, _ = labelled_surface(record)
     atoms = record.to_atoms()
     atoms.set_constraint([constraint.copy() for constraint in point.atoms.constraints])
     largest = max_force(atoms.get_forces())
     return replace(
         point,
-        dft_energy=energy,
+        dft_energy=free if record.energy is None else record.energy,
         correction=free - point.potential_energy,
         dft_fmax=largest,
         n_dft=n_dft,
