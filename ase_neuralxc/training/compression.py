@@ -9,19 +9,27 @@ exactly. Training then costs a fraction; final errors are always taken on the fu
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from ase_neuralxc.functional import constraints as exact
+from ase_neuralxc.functional import functional_hash
 from ase_neuralxc.functional.protocol import SemilocalFunctional
+from ase_neuralxc.records.canonical import digest
+from ase_neuralxc.records.files import atomic_write
 from ase_neuralxc.training.dataset import batches
-from ase_neuralxc.training.stored import StoredDensity
+from ase_neuralxc.training.stored import SUFFIX, DensityCodec, StoredDensity, open_density
 
 #: Widths of a cell: natural logarithm of the density, gradient input, orbital input.
 WIDTHS = (0.3, 0.03, 0.03)
+#: Version of the joining; part of the name of the folder of joined densities.
+_VERSION = 1
 #: Spin densities below this are one cell: their energy is negligible.
 _SMALLEST = 1e-9
 
@@ -83,6 +91,32 @@ def compress(
         kept = sum(float(b.energies(starting, 1)[0]) for b in batches([compressed]))
     lost = density.energies["xc"] - kept
     return replace(compressed, energies={**density.energies, "compression": lost})
+
+
+def joined_densities(
+    directory: str | Path, densities: Sequence[StoredDensity], starting: SemilocalFunctional
+) -> list[StoredDensity]:
+    """Joined forms of densities, kept in files so that the runs on a folder share them.
+
+    Args:
+        directory: folder of the prepared densities.
+        densities: some of them.
+        starting: torch form of the functional that made them.
+
+    Returns:
+        For each density what `compress` gives.
+    """
+    identity = digest({"version": _VERSION, "widths": WIDTHS, "hash": functional_hash(starting)})
+    folder = Path(directory) / f"joined-{identity}"
+    folder.mkdir(exist_ok=True)
+    codec = DensityCodec()
+    out = []
+    for density in tqdm(densities, desc="joining points", leave=False):
+        path = folder / f"{density.species.content_hash}{SUFFIX}"
+        if not path.exists():
+            atomic_write(path, codec.encode(compress(density, starting)))
+        out.append(open_density(path))
+    return out
 
 
 def _cells(n: NDArray, gradient: NDArray, tau: NDArray, widths: tuple[float, ...]) -> NDArray:

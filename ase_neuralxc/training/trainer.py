@@ -28,7 +28,7 @@ from ase_neuralxc.errors import InvalidInputError
 from ase_neuralxc.functional import functional_hash, load_checkpoint, load_functional
 from ase_neuralxc.functional.architectures import build
 from ase_neuralxc.functional.protocol import SemilocalFunctional
-from ase_neuralxc.training.compression import compress
+from ase_neuralxc.training.compression import joined_densities
 from ase_neuralxc.training.config import TrainingConfig
 from ase_neuralxc.training.dataset import ReactionTable
 from ase_neuralxc.training.folds import split
@@ -271,12 +271,7 @@ def _data(config: TrainingConfig) -> tuple[ReactionTable, list[int], list[int]]:
     )
     if config.compress:
         starting = _starting_functional(table, config)
-        table = table.with_densities(
-            [
-                compress(d, starting)
-                for d in tqdm(table.densities, desc="joining points", leave=False)
-            ]
-        )
+        table = table.with_densities(joined_densities(config.densities, table.densities, starting))
     entries = list(zip(table.sets, (r.name for r in table.reactions), strict=True))
     training_names, validation_names = set(parts.training), set(parts.validation)
     largest = math.inf if config.largest_reference is None else config.largest_reference

@@ -13,7 +13,7 @@ from training.helpers import prepare, reaction_set
 from ase_neuralxc.errors import InvalidInputError
 from ase_neuralxc.functional import load_checkpoint, load_functional
 from ase_neuralxc.functional.checkpoint import read_card
-from ase_neuralxc.training.compression import compress
+from ase_neuralxc.training.compression import compress, joined_densities
 from ase_neuralxc.training.config import load_config, make_config
 from ase_neuralxc.training.dataset import batches
 from ase_neuralxc.training.folds import kind_of, split
@@ -115,6 +115,23 @@ def test_held_out_reactions_stop_the_training(data, tmp_path):
     assert len(errors) < 40
     assert int(np.argmin(errors)) == len(errors) - 4
     assert trainer._mae(trainer.validation) == pytest.approx(min(errors), rel=1e-12)
+
+
+def test_joined_densities_are_shared_through_files(data):
+    starting = load_functional("r2scan")
+    folder = data / "densities"
+    densities = [open_density(path) for path in sorted((folder / "results").iterdir())]
+    first = joined_densities(folder, densities, starting)
+    (joined,) = folder.glob("joined-*")
+    files = {path: path.stat().st_mtime_ns for path in joined.iterdir()}
+    assert len(files) == len(densities)
+    second = joined_densities(folder, densities, starting)
+    assert {path: path.stat().st_mtime_ns for path in joined.iterdir()} == files
+    for density, one, two in zip(densities, first, second, strict=True):
+        assert one.species == two.species == density.species
+        assert one.energies == two.energies
+        np.testing.assert_array_equal(one.tau, two.tau)
+        np.testing.assert_array_equal(one.tau, compress(density, starting).tau)
 
 
 def test_joined_points_keep_differences_between_functionals(data):
