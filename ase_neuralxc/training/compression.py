@@ -29,7 +29,7 @@ from ase_neuralxc.training.stored import SUFFIX, DensityCodec, StoredDensity, op
 #: Widths of a cell: natural logarithm of the density, gradient input, orbital input.
 WIDTHS = (0.3, 0.03, 0.03)
 #: Version of the joining; part of the name of the folder of joined densities.
-_VERSION = 1
+_VERSION = 2
 #: Spin densities below this are one cell: their energy is negligible.
 _SMALLEST = 1e-9
 
@@ -57,6 +57,8 @@ def compress(
     weights = np.asarray(density.weights, dtype=float)
     keys = [_cells(n[c] * channels, gradient[c] * channels, tau[c] * channels, widths)
             for c in range(channels)]  # fmt: skip
+    # some Lebedev weights are negative: points of both signs could cancel to an empty cell
+    keys.append(np.signbit(weights)[None].astype(np.int64))
     _, cells = np.unique(np.concatenate(keys), axis=1, return_inverse=True)
     cells = cells.ravel()
     total = n.sum(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
@@ -132,6 +133,23 @@ def test_joined_densities_are_shared_through_files(data):
         assert one.energies == two.energies
         np.testing.assert_array_equal(one.tau, two.tau)
         np.testing.assert_array_equal(one.tau, compress(density, starting).tau)
+
+
+def test_points_of_negative_weight_do_not_cancel_others(data):
+    density = open_density(sorted((data / "densities" / "results").iterdir())[0])
+    doubled = {
+        name: np.repeat(getattr(density, name), 2, axis=-1)
+        for name in ("density", "gradient", "tau")
+    }
+    signs = np.tile([2.0, -1.0], density.n_points)
+    weights = np.repeat(density.weights, 2) * signs  # each point twice, the same integral
+    split = dataclasses.replace(density, weights=weights, **doubled)
+    starting = load_functional("r2scan")
+    joined, expected = compress(split, starting), compress(density, starting)
+    assert (joined.weights < 0).any()
+    assert joined.energies["compression"] == pytest.approx(
+        expected.energies["compression"], abs=1e-6
+    )
 
 
 def test_joined_points_keep_differences_between_functionals(data):
