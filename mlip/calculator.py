@@ -83,6 +83,10 @@ class MLIP(Calculator):
         fidelity: level of theory, for models that know several.
         **options: of ASE's Calculator.
 
+    Attributes:
+        paths: the files or folders.
+        committee: the potentials.
+
     Raises:
         CheckpointError: a file that is no model.
         InvalidInputError: models whose energies do not compare, or an unknown fidelity.
@@ -101,12 +105,11 @@ class MLIP(Calculator):
         **options: Any,
     ) -> None:
         super().__init__(**options)
-        paths = [Path(p) for p in ([model] if isinstance(model, str | Path) else model)]
-        files = [path / "model.pt" if path.is_dir() else path for path in paths]
+        self.paths = [Path(p) for p in ([model] if isinstance(model, str | Path) else model)]
+        files = [path / "model.pt" if path.is_dir() else path for path in self.paths]
         loaded = [load_potential(path, device, dtype) for path in files]
         self.committee = Committee(tuple(p for p, _ in loaded), tuple(c for _, c in loaded))
         self.device, self.skin = torch.device(device), skin
-        self._names = [str(path) for path in paths]
         settings = self.committee.potentials[0].model.settings
         self._fidelities = settings.fidelities
         self._level = fidelity_index(fidelity or "", settings.fidelities, "MLIP")
@@ -137,7 +140,7 @@ class MLIP(Calculator):
         elements = " ".join(chemical_symbols[z] for z in self.committee.elements)
         level = f", fidelity {self._fidelities[self._level]}" if self._fidelities else ""
         return (
-            f"MLIP({', '.join(self._names)}; elements {elements}; energy reference: "
+            f"MLIP({', '.join(map(str, self.paths))}; elements {elements}; energy reference: "
             f"{self.energy_reference}{level}; {self.device})"
         )
 

@@ -26,7 +26,8 @@ class StateDescription(nn.Module):
 
     def __init__(self, settings: ModelSettings) -> None:
         super().__init__()
-        self._n_fidelities = len(settings.fidelities) if len(settings.fidelities) > 1 else 0
+        conditioned = settings.condition_fidelity and len(settings.fidelities) > 1
+        self._n_fidelities = len(settings.fidelities) if conditioned else 0
         self._state = settings.system_state
         self.size = self._n_fidelities + (7 if self._state else 0)
 

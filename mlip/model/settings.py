@@ -30,6 +30,8 @@ class ModelSettings:
         average_neighbours: mean number of neighbours in the training data.
         energy_scale: in eV, the size of atomic energies; usually the rms force in eV/Angstrom.
         fidelities: digests of the levels of theory; with more than one, they condition the model.
+        condition_fidelity: several levels of theory condition the model; else they differ in
+            their reference energies alone.
         system_state: condition on total charge, unpaired electrons and the spin-polarised flag.
         moments: moments as an input: "none", "collinear" (signed) or "vector".
         soc: spin-orbit coupling: moments turn with the structure. Without it, energies do not
@@ -51,6 +53,7 @@ class ModelSettings:
     average_neighbours: float = 20.0
     energy_scale: float = 1.0
     fidelities: tuple[str, ...] = ()
+    condition_fidelity: bool = True
     system_state: bool = False
     moments: Literal["none", "collinear", "vector"] = "none"
     soc: bool = False

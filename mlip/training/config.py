@@ -40,7 +40,8 @@ class DataSettings:
         keys: names of the labels in the files.
         reference_energies: "fit", "isolated", "none", or symbols with energies in eV.
         fidelity: "single" refuses a mixture of levels of theory, "conditioned" makes the level an
-            input of the model.
+            input of the model, "references" gives each level reference energies of its own and
+            nothing else.
         energy_reference: what the energies mean, in words, for the model's card and `repr`.
     """
 
@@ -52,7 +53,7 @@ class DataSettings:
     valid_fraction: float = 0.1
     keys: DataKeys = field(default_factory=DataKeys)
     reference_energies: str | Mapping[str, float] = "fit"
-    fidelity: Literal["single", "conditioned"] = "single"
+    fidelity: Literal["single", "conditioned", "references"] = "single"
     energy_reference: str = ""
 
     def __post_init__(self) -> None:
@@ -193,6 +194,8 @@ class TrainConfig:
             one is also written at every validation.
         early_stopping: stop after so many validations without improvement, None for never.
         keep: the model that is kept: of the "best" validation or of the "last" epoch.
+        start: file of a trained model whose settings and weights the run starts from; None for
+            random weights.
         device: torch device.
         dtype: "float32" or "float64", of weights and features; energies are summed in float64.
         deterministic: refuse operations whose result depends on the order of threads.
@@ -212,6 +215,7 @@ class TrainConfig:
     checkpoint_minutes: float = 5.0
     early_stopping: int | None = None
     keep: Literal["best", "last"] = "best"
+    start: str | None = None
     device: str = "cpu"
     dtype: Literal["float32", "float64"] = "float32"
     deterministic: bool = False

@@ -34,6 +34,7 @@ from mlip.model.settings import ModelSettings
 from mlip.model.sphere_model import SphereModel
 from mlip.training.checkpoint import cast
 from mlip.training.config import DataSettings, LossSettings, TrainConfig
+from mlip.training.start import Start
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,8 +76,11 @@ def prepare(config: TrainConfig) -> Prepared:
     data = config.data
     if not data.train:
         raise InvalidInputError("data.train: expected at least one file, got none")
+    start = None if config.start is None else Start.read(config.start)
     r_max = float(config.model.get("r_max", _default("r_max")))
-    whole, fidelities = _open(data, r_max)
+    if start is not None:
+        r_max = start.settings.r_max
+    whole, fidelities = _open(data, r_max, start)
     if data.valid:
         train = Subset(whole, _choose(len(whole), data.train_size, config.seed))
         valid = open_dataset(data.valid, data.keys, r_max, fidelities)
@@ -92,8 +96,16 @@ def prepare(config: TrainConfig) -> Prepared:
         "fidelities": fidelities,
         "energy_scale": _energy_scale(statistics, fits),
     }
-    settings = ModelSettings.from_dict({**derived, **config.model})
-    if settings.elements != statistics.elements:
+    given = dict(config.model)
+    if data.fidelity == "references":
+        given["condition_fidelity"] = False
+    if start is None:
+        settings = ModelSettings.from_dict({**derived, **given})
+    else:
+        settings = ModelSettings.from_dict(start.merged(given, fidelities))
+        levels = {int(level) for level in statistics.fidelities}
+        table = start.references(table, statistics.elements, fidelities, levels)
+    if start is None and settings.elements != statistics.elements:
         table = _widen(table, statistics.elements, settings.elements)
     return Prepared(
         train=train,
@@ -119,17 +131,22 @@ def build_potential(prepared: Prepared, config: TrainConfig) -> Potential:
     torch.manual_seed(config.seed)
     model = SphereModel(prepared.settings)
     reference = torch.as_tensor(prepared.reference_energies, dtype=torch.float64)
-    return cast(Potential(model, reference), config.dtype).train()
+    potential = Potential(model, reference)
+    if config.start is not None:
+        Start.read(config.start).inherit(potential)
+    return cast(potential, config.dtype).train()
 
 
-def _open(data: DataSettings, r_max: float) -> tuple[Dataset, tuple[str, ...]]:
-    """The training file or files, and the levels of theory in them."""
+def _open(data: DataSettings, r_max: float, start: Start | None) -> tuple[Dataset, tuple[str, ...]]:
+    """The training file or files, and the levels of theory that the model knows."""
     if is_store(data.train):
         names = Counter(s.fidelity for s in iterate_structures(data.train, data.keys))
         fidelities = _fidelities(names, data)
+        fidelities = fidelities if start is None else start.fidelities(fidelities)
         return MappedDataset(data.train[0], r_max, fidelities), fidelities
     structures = list(iterate_structures(data.train, data.keys))
     fidelities = _fidelities(Counter(s.fidelity for s in structures), data)
+    fidelities = fidelities if start is None else start.fidelities(fidelities)
     return MemoryDataset([to_graph(s, r_max, fidelities) for s in structures]), fidelities
 
 

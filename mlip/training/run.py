@@ -249,5 +249,6 @@ def _absolute(config: TrainConfig) -> TrainConfig:
         return tuple(str(Path(path).resolve()) for path in paths)
 
     data = config.data
+    start = None if config.start is None else str(model_file(config.start).resolve())
     train, valid, test = resolved(data.train), resolved(data.valid), resolved(data.test)
-    return replace(config, data=replace(data, train=train, valid=valid, test=test))
+    return replace(config, start=start, data=replace(data, train=train, valid=valid, test=test))

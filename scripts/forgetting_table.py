@@ -1,0 +1,260 @@
+"""Old and new errors of ways to learn a second level of theory or spin treatment.
+
+Two comparisons on labels that this script computes: two functionals (LDA/STO-3G for many molecules,
+PBE/def2-SVP for some others), and two spin treatments (spin-restricted labels of many molecules,
+spin-polarised triplets of those with open shells). Each strategy ends with a model whose errors on
+held-back structures of the old and of the new domain stand side by side. Resumable:
+out/forgetting; the table is written to benchmarks/results/forgetting.json.
+
+    OMP_NUM_THREADS=1 python scripts/forgetting_table.py [functionals|spin]
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.build import molecule
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+from common import one_thread, save
+
+from ase_neuralxc.campaign import Failure
+from ase_neuralxc.records import LabelRecord, write_records
+from mlip import MLIP
+from mlip.active.labeller import label_all, neuralxc_source
+from mlip.training.config import build_config
+from mlip.training.run import resume, train
+
+FOLDER = Path("out/forgetting")
+CHEAP = {"xc": "libxc:lda,vwn", "basis": "sto-3g", "density_fit": True, "grid_level": 1}
+BETTER = {"xc": "libxc:pbe", "basis": "def2-svp", "density_fit": True, "grid_level": 1}
+
+
+@dataclass(frozen=True)
+class Domain:
+    """Molecules and how they are labelled."""
+
+    molecules: tuple[str, ...]
+    level: dict[str, Any]
+    train_each: int
+    test_each: int
+    seed: int
+    displacement: float = 0.08
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """Both comparisons: the old domain first."""
+
+    functionals: tuple[Domain, Domain] = (
+        Domain(("H2O", "CH4", "NH3", "H2CO", "HCN", "CH3OH"), CHEAP, 20, 8, 1),
+        Domain(("H2O", "NH3", "H2CO", "HCN"), BETTER, 8, 8, 2),
+    )
+    spin: tuple[Domain, Domain] = (
+        Domain(
+            ("H2O", "H2CO", "CH4", "O2", "CH2_s3B1d", "NH3"),
+            {**CHEAP, "multiplicity": 1, "reference": "rks"},
+            20, 8, 3,
+        ),
+        Domain(("O2", "CH2_s3B1d"), {**CHEAP, "multiplicity": 3, "reference": "uks"}, 12, 12, 4),
+    )  # fmt: skip
+    model: dict[str, Any] = field(
+        default_factory=lambda: {"r_max": 4.0, "channels": 12, "hidden": 24, "l_max": 2}
+    )
+    epochs: int = 200
+    tuning_epochs: int = 150
+    tuning_lr: float = 0.002
+
+
+def images(domain: Domain, each: int, part: int) -> list[Atoms]:
+    found = []
+    for name in domain.molecules:
+        for number in range(each):
+            atoms = molecule(name)
+            atoms.set_initial_magnetic_moments(None)  # the spin state is the level's, never guessed
+            rng = np.random.default_rng([domain.seed, part, number, *name.encode()])
+            atoms.rattle(domain.displacement, rng=rng)
+            found.append(atoms)
+    return found
+
+
+def labels(name: str, domain: Domain, each: int, part: int) -> list[LabelRecord]:
+    answers = label_all(
+        images(domain, each, part), neuralxc_source(domain.level), FOLDER / name, show_progress=True
+    )
+    for answer in answers:
+        if isinstance(answer, Failure):
+            print(f"{name}: no label: {answer.reasons[-1]}", file=sys.stderr)
+    return [answer for answer in answers if isinstance(answer, LabelRecord)]
+
+
+class Comparison:
+    """Data and models of one comparison."""
+
+    def __init__(self, name: str, domains: tuple[Domain, Domain], protocol: Protocol) -> None:
+        self.name, self.protocol, self.folder = name, protocol, FOLDER / name
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.parts: dict[str, list[LabelRecord]] = {}
+        for which, domain in zip(("old", "new"), domains, strict=True):
+            for part, each in (("train", domain.train_each), ("test", domain.test_each)):
+                title = f"{name}-{which}-{part}"
+                self.parts[f"{which}-{part}"] = labels(title, domain, each, part == "test")
+        for title, records in self.parts.items():
+            write_records(self.file(title), records)
+        # few new structures beside many old ones: each often enough to count as much
+        ratio = len(self.parts["old-train"]) / len(self.parts["new-train"])
+        self.repeats = max(1, round(ratio))
+
+    def file(self, part: str) -> str:
+        return str(self.folder / f"{part}.extxyz")
+
+    def digest(self, which: str) -> str:
+        return self.parts[f"{which}-train"][0].fidelity.digest
+
+    def model(self, strategy: str, parts: Sequence[str], **changes: Any) -> MLIP:
+        """The model of a strategy, trained unless it is there."""
+        out = self.folder / strategy.replace(" ", "-").replace("+", "and")
+        data = {
+            "train": [self.file(part) for part in parts],
+            # what the run is stopped by is not what it is judged by: the last weights are kept
+            "valid": [self.file(part) for part in dict.fromkeys(parts)],
+            **changes.pop("data", {}),
+        }
+        tuned = "start" in changes
+        config = {
+            "out": str(out),
+            "keep": "last",
+            "epochs": self.protocol.tuning_epochs if tuned else self.protocol.epochs,
+            "validate_every": 50,
+            "batch": {"structures": 10},
+            "data": data,
+            "model": {} if tuned else self.protocol.model,
+            "optimizer": {"lr": self.protocol.tuning_lr} if tuned else {},
+            **changes,
+        }
+        if (out / "state.pt").exists() and not (out / "model.pt").exists():
+            resume(out, say=lambda line: None)
+        elif not (out / "model.pt").exists():
+            train(build_config(config), say=lambda line: None)
+        return MLIP(out)
+
+    def at(self, calc: MLIP, which: str) -> MLIP:
+        """The model asked for the level of a domain, if it tells levels apart."""
+        names = calc.committee.potentials[0].model.settings.fidelities
+        if len(names) < 2:
+            return calc
+        return MLIP(calc.paths, fidelity=self.digest(which))
+
+    def errors(self, calc: MLIP, which: str, base: MLIP | None = None) -> dict[str, float]:
+        """Root mean square errors on held-back structures of a domain, in meV.
+
+        Energies of a model that knows another level only are compared after a fit of one constant
+        for each element; the same is done for all, so that the columns compare.
+        """
+        records = self.parts[f"{which}-test"]
+        frames = [record.to_atoms() for record in records]
+        for atoms in frames:
+            atoms.calc = None
+        found = calc.evaluate(frames)
+        known = base.evaluate(frames) if base is not None else [None] * len(frames)
+        forces, energies, counts = [], [], []
+        elements = sorted({z for record in records for z in record.numbers.tolist()})
+        for record, values, more in zip(records, found, known, strict=True):
+            predicted, energy = values["forces"], values["energy"]
+            if more is not None:
+                predicted, energy = predicted + more["forces"], energy + more["energy"]
+            forces.append((predicted - record.forces).ravel())
+            n = len(record.numbers)
+            energies.append((energy - (record.free_energy or record.energy)) / n)
+            counts.append([(record.numbers == z).sum() / n for z in elements])
+        left = np.array(energies)
+        left = left - np.array(counts) @ np.linalg.lstsq(np.array(counts), left, rcond=1e-8)[0]
+        return {
+            "forces": 1000.0 * float(np.sqrt(np.mean(np.concatenate(forces) ** 2))),
+            "energy": 1000.0 * float(np.sqrt(np.mean(left**2))),
+        }
+
+    def delta(self, old: MLIP) -> MLIP:
+        """A model of the difference between the new labels and the old model."""
+        corrected = []
+        for record in self.parts["new-train"]:
+            atoms = record.to_atoms()
+            atoms.calc = None
+            (values,) = old.evaluate([atoms])
+            corrected.append(
+                replace(
+                    record,
+                    energy=(record.free_energy or record.energy) - values["energy"],
+                    free_energy=None,
+                    forces=record.forces - values["forces"],
+                    stress=None,
+                )
+            )
+        write_records(self.file("delta-train"), corrected)
+        return self.model("delta-learning", ["delta-train"])
+
+    def rows(self) -> dict[str, dict[str, dict[str, float]]]:
+        """Strategy to domain to errors."""
+        new, both = ["new-train"], ["old-train", "new-train"]
+        balanced = ["old-train", *["new-train"] * self.repeats]
+        old = self.model("old model", ["old-train"])
+        start = {"start": str(self.folder / "old-model")}
+        film = {"data": {"fidelity": "conditioned"}}
+        references = {"data": {"fidelity": "references"}}
+        models = {
+            "old model": old,
+            "new alone": self.model("new alone", new),
+            "direct tuning": self.model("direct tuning", new, **start),
+            "replay": self.model("replay", both, **start, **references),
+            "replay + FiLM (transfer)": self.model("replay film", both, **start, **film),
+            "joint, own references": self.model("joint", both, **references),
+            "joint + FiLM": self.model("joint film", both, **film),
+            "joint + FiLM, balanced": self.model("joint film balanced", balanced, **film),
+        }
+        rows = {
+            name: {which: self.errors(self.at(calc, which), which) for which in ("old", "new")}
+            for name, calc in models.items()
+        }
+        rows["delta-learning"] = {
+            "old": rows["old model"]["old"],
+            "new": self.errors(self.delta(old), "new", base=old),
+        }
+        return rows
+
+
+def table(name: str, rows: dict[str, dict[str, dict[str, float]]]) -> str:
+    lines = [
+        f"{name:26} {'old domain':>24} {'new domain':>24}",
+        f"{'rms errors':26} {'F meV/A':>12} {'E meV/atom':>11} {'F meV/A':>12} {'E meV/atom':>11}",
+    ]
+    for strategy, row in rows.items():
+        cells = [row[which][label] for which in ("old", "new") for label in ("forces", "energy")]
+        lines.append(
+            f"{strategy:26} {cells[0]:12.1f} {cells[1]:11.2f} {cells[2]:12.1f} {cells[3]:11.2f}"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    one_thread()
+    protocol = Protocol()
+    results = {}
+    for name in sys.argv[1:] or ["functionals", "spin"]:
+        comparison = Comparison(name, getattr(protocol, name), protocol)
+        rows = comparison.rows()
+        print(table(name, rows))
+        results[name] = {
+            "labels": {part: len(records) for part, records in comparison.parts.items()},
+            "errors": rows,
+        }
+    save("forgetting", protocol, results)
+
+
+if __name__ == "__main__":
+    main()
