@@ -1,11 +1,12 @@
 """A neural semi-local functional that obeys exact constraints for every set of weights.
 
-    e_xc = (1 - a) 1/2 sum_s e_x^LDA[2 n_s] F_x(s_s, alpha_s) + n e_c^PW92(r_s, zeta) F_c
+    e_xc = (1 - a) 1/2 sum_s e_x[2 n_s] F_x(s_s, alpha_s) + e_c F_c(r_s, zeta^2, s, alpha)
 
-Exchange: spin scaling (Oliver and Perdew, PRA 20, 397 (1979)), uniform coordinate scaling, uniform
-gas limit, non-positivity and a local Lieb-Oxford bound. Correlation: F_c(r_s, zeta^2, s, alpha) is
-symmetric under a spin flip, non-negative and one in the uniform gas. With a zero head the
-functional is LDA (Slater exchange and PW92), energies and derivatives.
+with exchange e_x and correlation e_c of a base, LDA or r2SCAN. Exchange: spin scaling (Oliver and
+Perdew, PRA 20, 397 (1979)), uniform coordinate scaling, uniform gas limit, non-positivity and a
+local Lieb-Oxford bound. Correlation: F_c is symmetric under a spin flip, non-negative and one in
+the uniform gas; on r2SCAN, one electron has none. With a zero head the functional is its base,
+energies and derivatives.
 
 The networks run in float32 by default; inputs and energies are float64. A closed shell costs one
 evaluation of each network per point.
@@ -25,7 +26,8 @@ from ase_neuralxc.features.grid import DensityInvariants
 from ase_neuralxc.features.names import Feature
 from ase_neuralxc.functional import constraints as exact
 from ase_neuralxc.functional.architectures import make_settings, register_architecture
-from ase_neuralxc.functional.lda import DENSITY_THRESHOLD, SLATER
+from ase_neuralxc.functional.bases import find_base
+from ase_neuralxc.functional.lda import DENSITY_THRESHOLD
 from ase_neuralxc.functional.network import DTYPES, AnchoredNetwork
 from ase_neuralxc.functional.protocol import SemilocalFunctional
 
@@ -44,10 +46,13 @@ class NeuralSemilocalSettings:
         depth: number of hidden layers of both.
         seed: of the initial weights; torch's global generator is neither read nor advanced.
         dtype: of the networks, "float32" or "float64".
-        exchange_bound: "lieb-oxford" (F_x <= 1.804) or "tight" (F_x <= 1.174).
+        base: what the factors multiply, "lda" or "r2scan".
+        exchange_bound: of the enhancement over uniform-gas exchange, base included: "lieb-oxford"
+            (1.804) or, on "lda", "tight" (1.174).
         correlation_bound: upper bound of F_c, above 1.
         exchange_fraction: a, the fraction of exact exchange in place of semi-local exchange.
-        head_scale: standard deviation of the heads' initial outputs, roughly; 0 starts from LDA.
+        head_scale: standard deviation of the heads' initial outputs, roughly; 0 starts from the
+            base.
     """
 
     width: int = 64
@@ -55,6 +60,7 @@ class NeuralSemilocalSettings:
     depth: int = 3
     seed: int = 0
     dtype: str = "float32"
+    base: str = "lda"
     exchange_bound: str = "lieb-oxford"
     correlation_bound: float = 2.0
     exchange_fraction: float = 0.0
@@ -69,7 +75,11 @@ class NeuralSemilocalSettings:
                 raise InvalidInputError(f"{name}: expected a positive integer, got {value!r}")
         if self.dtype not in DTYPES:
             raise unknown_name("dtype", str(self.dtype), DTYPES)
-        exact.exchange_bound(self.exchange_bound)
+        if not self.factor_bound() > 1.0:
+            raise InvalidInputError(
+                f"exchange_bound: expected room above the {self.base} base's own factor, got "
+                f"{self.exchange_bound!r}"
+            )
         if not 1.0 < self.correlation_bound < math.inf:
             raise InvalidInputError(
                 f"correlation_bound: expected a finite number above 1, got "
@@ -84,10 +94,15 @@ class NeuralSemilocalSettings:
                 f"head_scale: expected a non-negative number, got {self.head_scale!r}"
             )
 
+    def factor_bound(self) -> float:
+        """Upper bound of F_x."""
+        bound = exact.exchange_bound(self.exchange_bound)
+        return bound / find_base(self.base).largest_enhancement
+
 
 @register_architecture("neural-semilocal", NeuralSemilocalSettings)
 class NeuralSemilocal(SemilocalFunctional):
-    """Neural enhancement of LDA exchange and correlation (see the module).
+    """Neural enhancement of the exchange and the correlation of a base (see the module).
 
     Args:
         settings: settings; the defaults if None.
@@ -109,6 +124,7 @@ class NeuralSemilocal(SemilocalFunctional):
             settings = replace(settings, **changes)
         self.settings = settings
         self.exchange_fraction = settings.exchange_fraction
+        self.base = find_base(settings.base)
         generator = torch.Generator().manual_seed(settings.seed)
         shared = (settings.depth, settings.dtype, generator, settings.head_scale)
         exchange_width = settings.exchange_width or min(settings.width, _EXCHANGE_WIDTH)
@@ -116,7 +132,7 @@ class NeuralSemilocal(SemilocalFunctional):
         self.correlation_net = AnchoredNetwork(4, settings.width, *shared)
 
     def zero_head_(self) -> None:
-        """Make the functional LDA: both enhancement factors become one everywhere."""
+        """Make the functional its base: both factors become one everywhere."""
         self.exchange_net.zero_head_()
         self.correlation_net.zero_head_()
 
@@ -131,7 +147,7 @@ class NeuralSemilocal(SemilocalFunctional):
             [n] in [0, bound].
         """
         value = self.exchange_net(torch.stack([gradient, orbital], dim=1))
-        return exact.saturate(value, exact.exchange_bound(self.settings.exchange_bound))
+        return exact.saturate(value, self.settings.factor_bound())
 
     def correlation_enhancement(self, inputs: Tensor) -> Tensor:
         """F_c of the total density.
@@ -150,11 +166,13 @@ class NeuralSemilocal(SemilocalFunctional):
         if invariants.closed_shell:
             # Exchange channel and total density have the same s and alpha.
             factor = self.exchange_enhancement(inputs.gradient, inputs.orbital)
-            exchange = -SLATER * inputs.total * inputs.root * factor
+            sigma, tau = 4.0 * invariants.sigma[0], 2.0 * invariants.tau[0]
+            exchange = factor * self.base.exchange(inputs.total, inputs.root, sigma, tau)
             exchange = torch.where(inputs.counts, exchange, 0.0)
         else:
             exchange = self._spin_resolved_exchange(invariants)
-        correlation = inputs.uniform_correlation() * self.correlation_enhancement(inputs.stacked())
+        factor = self.correlation_enhancement(inputs.stacked())
+        correlation = factor * self.base.correlation(invariants, inputs)
         correlation = torch.where(inputs.counts, correlation, 0.0)
         return (1.0 - self.exchange_fraction) * exchange + correlation
 
@@ -166,5 +184,5 @@ class NeuralSemilocal(SemilocalFunctional):
         gradient = exact.gradient_input(channel, root, sigma)
         orbital = exact.orbital_input(channel, sigma, tau, exact.uniform_tau(channel, root))
         factor = self.exchange_enhancement(gradient, orbital)
-        exchange = -SLATER * channel * root * factor
+        exchange = factor * self.base.exchange(channel, root, sigma, tau)
         return 0.5 * torch.where(occupied, exchange, 0.0).reshape(2, -1).sum(0)

@@ -34,6 +34,7 @@ STEP = 2e-4  # relative change of the densities; the switches of r2SCAN are shar
 BUILT = {
     **{name: lambda name=name: load_functional(name) for name in available()},
     "neural": lambda: NeuralSemilocal(**SMALL),
+    "neural on r2scan": lambda: NeuralSemilocal(base="r2scan", **SMALL),
     "coefficient": lambda: CoefficientFunctional(**SMALL),
     "moments": AtomMoments,
     "moments per atom": lambda: AtomMoments(atomwise=True),

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ase_neuralxc.errors import InvalidInputError
 from ase_neuralxc.features.grid import DensityInvariants
+from ase_neuralxc.functional import load_functional
 from ase_neuralxc.functional import constraints as exact
 from ase_neuralxc.functional.lda import LDA, slater_exchange
 from ase_neuralxc.functional.neural import NeuralSemilocal
@@ -62,31 +63,34 @@ def exchange_enhancement(functional: NeuralSemilocal, n: int = 2000) -> Tensor:
     return functional.exchange_enhancement(s2, alpha).detach()
 
 
+@pytest.mark.parametrize("base", ["lda", "r2scan"])
 @pytest.mark.parametrize("closed_shell", [True, False])
-def test_zero_head_is_lda_in_energy_and_derivatives(closed_shell: bool) -> None:
-    functional = NeuralSemilocal(width=8, depth=2)
+def test_zero_head_is_the_base_in_energy_and_derivatives(closed_shell: bool, base: str) -> None:
+    functional = NeuralSemilocal(width=8, depth=2, base=base)
     functional.zero_head_()
+    known = load_functional(base)
     y = sample()
     if closed_shell:
         y = DensityInvariants.from_total(2 * y.density[0], 4 * y.sigma[0], 2 * y.tau[0])
     torch.testing.assert_close(
-        functional.local_energy_density(y), LDA().local_energy_density(y), rtol=1e-14, atol=0
+        functional.local_energy_density(y), known.local_energy_density(y), rtol=1e-13, atol=0
     )
-    ours, lda = gradients(functional, y), gradients(LDA(), y)
-    assert lda[0].abs().max() > 0.1
-    for a, b in zip(ours, lda, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-15)
+    ours, expected = gradients(functional, y), gradients(known, y)
+    assert expected[0].abs().max() > 0.1
+    for a, b in zip(ours, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-15)
 
 
+@pytest.mark.parametrize(("base", "rtol"), [("lda", 1e-13), ("r2scan", 1e-9)])
 @pytest.mark.parametrize("polarised", [False, True])
-def test_uniform_gas_is_exact_for_any_weights(polarised: bool) -> None:
-    functional = NeuralSemilocal(**WILD)
+def test_uniform_gas_is_exact_for_any_weights(polarised: bool, base: str, rtol: float) -> None:
+    functional = NeuralSemilocal(base=base, **WILD)
     up = torch.logspace(-6, 2, 9, dtype=DOUBLE)
     density = torch.stack([up, 0.3 * up if polarised else up])
     tau = 0.3 * (6 * math.pi**2) ** (2 / 3) * density ** (5 / 3)
     y = DensityInvariants(density, torch.zeros(3, 9, dtype=DOUBLE), tau)
     torch.testing.assert_close(
-        functional.local_energy_density(y), LDA().local_energy_density(y), rtol=1e-13, atol=0
+        functional.local_energy_density(y), LDA().local_energy_density(y), rtol=rtol, atol=0
     )
     zero = torch.zeros(1, dtype=DOUBLE)
     assert functional.exchange_enhancement(zero, zero).item() == 1.0
@@ -103,9 +107,17 @@ def test_exchange_is_non_positive_and_bounded(name: str, bound: float) -> None:
     assert bound - 0.01 < factor.max() <= bound
 
 
-def test_exchange_scales_uniformly() -> None:
+def test_exchange_on_r2scan_keeps_the_bound_of_the_product() -> None:
+    functional = NeuralSemilocal(base="r2scan", **WILD)
+    factor = exchange_enhancement(functional)
+    assert factor.min() >= 0
+    assert 1.5 < factor.max() <= 1.804 / 1.174
+
+
+@pytest.mark.parametrize("base", ["lda", "r2scan"])
+def test_exchange_scales_uniformly(base: str) -> None:
     # n_g(r) = g^3 n(g r): e_x scales as g^4 at each point, s and alpha do not change.
-    functional = NeuralSemilocal(dtype="float64", **WILD)
+    functional = NeuralSemilocal(base=base, dtype="float64", **WILD)
     y, g = sample(), 1.7
     scaled = replace(y, density=g**3 * y.density, sigma=g**8 * y.sigma, tau=g**5 * y.tau)
     ours, theirs = exchange(functional, scaled), g**4 * exchange(functional, y)
@@ -119,9 +131,10 @@ def exchange(functional: NeuralSemilocal, y: DensityInvariants) -> Tensor:
     return (functional.local_energy_density(y) - without.local_energy_density(y)).detach()
 
 
-def test_exchange_obeys_spin_scaling() -> None:
+@pytest.mark.parametrize("base", ["lda", "r2scan"])
+def test_exchange_obeys_spin_scaling(base: str) -> None:
     # A milder head: where F_x nearly vanishes, exchange is lost in the subtraction of correlation.
-    functional = NeuralSemilocal(dtype="float64", **{**WILD, "head_scale": 5.0})
+    functional = NeuralSemilocal(base=base, dtype="float64", **{**WILD, "head_scale": 5.0})
     y = sample()
     channels = [
         DensityInvariants.from_total(2 * y.density[i], 4 * y.sigma[2 * i], 2 * y.tau[i])
@@ -131,8 +144,9 @@ def test_exchange_obeys_spin_scaling() -> None:
     torch.testing.assert_close(exchange(functional, y), halves, rtol=1e-12, atol=1e-20)
 
 
-def test_spin_flip_symmetry_and_closed_shell_path() -> None:
-    functional = NeuralSemilocal(dtype="float64", **WILD)
+@pytest.mark.parametrize("base", ["lda", "r2scan"])
+def test_spin_flip_symmetry_and_closed_shell_path(base: str) -> None:
+    functional = NeuralSemilocal(base=base, dtype="float64", **WILD)
     y = sample()
     torch.testing.assert_close(
         functional.local_energy_density(y),
@@ -197,8 +211,11 @@ def test_weight_derivatives_match_finite_differences_also_mixed() -> None:
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("closed_shell", [True, False])
-def test_hostile_points_are_finite_to_second_order(dtype: str, closed_shell: bool) -> None:
-    functional = NeuralSemilocal(dtype=dtype, **WILD)
+@pytest.mark.parametrize("base", ["lda", "r2scan"])
+def test_hostile_points_are_finite_to_second_order(
+    base: str, dtype: str, closed_shell: bool
+) -> None:
+    functional = NeuralSemilocal(base=base, dtype=dtype, **WILD)
     axis = torch.tensor([0.0, 1e-30, 9e-16, 3e-15, 1e-12, 1e-6, 1.0, 1e4], dtype=DOUBLE)
     strength = torch.tensor([0.0, 1e-30, 1e-10, 1.0, 1e6], dtype=DOUBLE)
     up, down, sigma, tau = (
@@ -261,6 +278,8 @@ def test_float32_network_agrees_with_float64() -> None:
         ({"depth": 0}, "depth: expected a positive integer, got 0"),
         ({"dtype": "float16"}, "unknown dtype 'float16'"),
         ({"exchange_bound": "lieb"}, "Did you mean 'lieb-oxford'"),
+        ({"base": "r2scan", "exchange_bound": "tight"}, "exchange_bound: expected room"),
+        ({"base": "pbe"}, "unknown base"),
         ({"correlation_bound": 1.0}, "correlation_bound: expected a finite number above 1"),
         ({"exchange_fraction": 1.5}, "exchange_fraction: expected a number from 0 to 1"),
     ],
