@@ -88,7 +88,7 @@ class R2SCANBase:
         return r2scan_correlation(density, total_sigma(sigma, invariants.sigma[1]), tau.sum(0))
 
 
-_BASES = {"lda": LDABase, "r2scan": R2SCANBase}
+_BASES: dict[str, type[Base]] = {"lda": LDABase, "r2scan": R2SCANBase}
 
 
 def find_base(name: str) -> Base:

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from ase_neuralxc.errors import InvalidInputError
 from ase_neuralxc.features.grid import DensityInvariants
-from ase_neuralxc.functional import load_functional
 from ase_neuralxc.functional import constraints as exact
+from ase_neuralxc.functional import load_functional
 from ase_neuralxc.functional.lda import LDA, slater_exchange
 from ase_neuralxc.functional.neural import NeuralSemilocal
 
