@@ -166,6 +166,7 @@ def reference_energies(
     statistics: DataStatistics,
     rule: str | Mapping[str, float],
     n_fidelities: int = 1,
+    levels: Iterable[int] | None = None,
 ) -> tuple[NDArray, list[ReferenceFit]]:
     """Energy of each element at each level of theory.
 
@@ -174,9 +175,10 @@ def reference_energies(
         rule: "fit" (least squares), "isolated" (from structures of one atom in the data), "none"
             (zeros), or symbols with their energies in eV.
         n_fidelities: levels of theory.
+        levels: which of them the data are expected to have; None for all.
 
     Returns:
-        [fidelities, elements] in eV, and the fits that were made (none for other rules).
+        [fidelities, elements] in eV (zeros where no data are expected), and the fits that were made (none for other rules).
 
     Raises:
         InvalidInputError: an unknown rule, or an element without an energy.
@@ -197,7 +199,7 @@ def reference_energies(
     if rule not in REFERENCE_RULES:
         raise unknown_name("rule for reference energies", rule, REFERENCE_RULES)
     fits = []
-    for level in range(n_fidelities):
+    for level in range(n_fidelities) if levels is None else levels:
         chosen = (statistics.fidelities == level) & np.isfinite(statistics.energies)
         compositions, energies = statistics.compositions[chosen], statistics.energies[chosen]
         if rule == "isolated":

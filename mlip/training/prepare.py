@@ -89,7 +89,11 @@ def prepare(config: TrainConfig) -> Prepared:
     statistics = collect_statistics(train)
     for loss in [config.loss, *([config.second_stage.loss] if config.second_stage else [])]:
         _check_labels(loss, statistics)
-    table, fits = reference_energies(statistics, data.reference_energies, max(len(fidelities), 1))
+    # a start that knows several levels has references of those that the data lack
+    levels = None if start is None else sorted({int(level) for level in statistics.fidelities})
+    table, fits = reference_energies(
+        statistics, data.reference_energies, max(len(fidelities), 1), levels
+    )
     derived: dict[str, Any] = {
         "elements": statistics.elements,
         "average_neighbours": max(statistics.average_neighbours, 1.0),
@@ -103,8 +107,7 @@ def prepare(config: TrainConfig) -> Prepared:
         settings = ModelSettings.from_dict({**derived, **given})
     else:
         settings = ModelSettings.from_dict(start.merged(given, fidelities))
-        levels = {int(level) for level in statistics.fidelities}
-        table = start.references(table, statistics.elements, fidelities, levels)
+        table = start.references(table, statistics.elements, fidelities, set(levels or ()))
     if start is None and settings.elements != statistics.elements:
         table = _widen(table, statistics.elements, settings.elements)
     return Prepared(
