@@ -1,67 +1,119 @@
-"""Relax a molecule with r2SCAN, compute its vibrations, and draw both."""
+"""The closed loop on a small molecule: label, train, explore, ask again, refine.
+
+Formic acid has two conformers. Some dozens of DFT labels train a potential of its own; the
+potential finds both minima and the barrier between them, DFT refines the three points, and
+everything ends in one page, quickstart/report.html. Killed? Run it again: it goes on.
+"""
 
 from __future__ import annotations
 
 import argparse
 import sys
 import time
+import warnings
 from pathlib import Path
 
-import numpy as np
+from ase import Atoms
 from ase.build import molecule
-from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from ase_neuralxc import NeuralXC
-from ase_neuralxc.workflows import RelaxResult, VibrationsResult, relax, vibrations
+from ase_neuralxc.workflows import neb, relax
+from mlip import MLIP, page
+from mlip.active import refine, run_loop
+from mlip.active.loop_config import LoopConfig
+from mlip.calculator import CloseContactWarning
+from mlip.training.config import build_settings
+
+SETTINGS = {
+    "rounds": 2,
+    "initial": {"rattle": {"count": 4, "amplitudes": [0.04, 0.1]}},
+    "explore": {
+        "md": {"temperatures": [400, 800], "steps": 300, "interval": 10},
+        "path": {"images": 7, "steps": 10},
+    },
+    "selection": {"budget": 10, "uncertain_above": 0.03},
+    "training": {
+        "epochs": 300,
+        "validate_every": 20,
+        "model": {"r_max": 4.5, "channels": 16, "hidden": 32, "l_max": 3},
+        "loss": {"uncertainty": 0.01},
+    },
+}
 
 
-def draw(relaxation: RelaxResult, modes: VibrationsResult, path: Path) -> None:
-    figure = Figure(figsize=(11, 4), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    left.semilogy(relaxation.fmaxes, "o-")
-    left.axhline(relaxation.settings.fmax, linestyle="--", color="gray")
-    left.set(xlabel="step", ylabel="largest force / eV/Å", title="relaxation")
-    grid = np.linspace(0, 4200, 3000)
-    width = 15.0
-    lines = width / np.pi / ((grid[:, None] - modes.frequencies) ** 2 + width**2)
-    right.plot(grid, lines @ modes.intensities)
-    right.set(xlabel="wavenumber / cm⁻¹", ylabel="IR / km mol⁻¹ per cm⁻¹", title="infrared")
-    figure.suptitle(f"{relaxation.atoms.get_chemical_formula()}, r2SCAN/def2-SVP, harmonic")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
+def conformers() -> list[Atoms]:
+    """Formic acid with its hydroxyl towards and away from the carbonyl oxygen."""
+    first = molecule("HCOOH")  # O C O H H, the first hydrogen on the first oxygen
+    second = first.copy()
+    second.rotate_dihedral(2, 1, 0, 3, 180.0, indices=[3])
+    return [first, second]
+
+
+def show(text: str) -> None:
+    with tqdm.external_write_mode():
+        print(text, flush=True)
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--molecule", default="H2O", help="name in ase.build.molecule")
-    parser.add_argument("--out", default="quickstart", type=Path, help="directory of the picture")
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", default="quickstart", type=Path, help="folder")
+    parser.add_argument("--workers", default=2, type=int, help="processes that label")
     arguments = parser.parse_args()
-    start = time.perf_counter()
+    started = time.perf_counter()
+    dft = NeuralXC(basis="def2-svp", density_fit=True)
 
-    atoms = molecule(arguments.molecule)
-    atoms.calc = NeuralXC(xc="r2scan", basis="def2-svp", density_fit=True)
-    relaxation = relax(atoms, fmax=0.01)
-    print(relaxation.table())
-    print(f"forces / eV/A:\n{np.round(atoms.get_forces(), 5)}")
-    dipole = atoms.get_dipole_moment()
-    print(f"dipole: {np.round(dipole, 4).tolist()} eA, norm {np.linalg.norm(dipole):.4f} eA\n")
-
-    with tqdm(file=sys.stderr, unit="displacement", leave=False) as bar:
+    # 1. explore, select, label, train
+    loop = {"starts": "", "out": str(arguments.out / "loop"), "workers": arguments.workers}
+    config = build_settings(LoopConfig, {**SETTINGS, **loop})
+    with tqdm(file=sys.stderr, unit="epoch", leave=False) as bar:
 
         def report(done: int, total: int, message: str) -> None:
             bar.total = total
+            bar.set_postfix_str(message, refresh=False)
             bar.update(done - bar.n)
 
-        modes = vibrations(atoms, progress=report)
-    print(modes.table())
-    if not modes.imaginary.any():
-        print(modes.thermochemistry().table())
+        learned = run_loop(config, show, report, starts=conformers(), dft=dft)
 
-    picture = arguments.out / "picture.png"
-    draw(relaxation, modes, picture)
-    print(f"\n{picture} written after {time.perf_counter() - start:.0f} s")
-    return 0 if relaxation.converged and not modes.imaginary.any() else 1
+    # 2. minima and the barrier between them, on the potential
+    calc = MLIP(learned.models)
+    warnings.simplefilter("ignore", CloseContactWarning)
+    minima = []
+    for atoms, name in zip(conformers(), ("first conformer", "second conformer"), strict=True):
+        minimum = relax(atoms, calc, fmax=0.005).atoms
+        minimum.info["name"] = name
+        minima.append(minimum)
+    path = neb(*minima, calc, n_images=7, relax_ends=False, fmax=0.03, refine="dimer")
+    show(path.table())
+
+    # 3. DFT at the points that matter
+    path.saddle.atoms.info["name"] = "barrier"
+    refined = refine(
+        [minima[0], path.saddle, minima[1]],
+        dft=dft,
+        potential=calc,
+        budget=12,
+        stands_below=0.03,
+        reference="first conformer",
+        directory=arguments.out / "refine",
+        append_to=arguments.out / "refined.extxyz",
+    )
+    show(refined.table())
+
+    # 4. everything on one page
+    seconds = time.perf_counter() - started
+    pictures = [
+        (path.plot(arguments.out / "path.png"), "path of the potential"),
+        (refined.diagram(arguments.out / "diagram.png"), "energies, refined with DFT"),
+        (arguments.out / "loop" / "report.png", "errors and labels by round"),
+    ]
+    blocks = [page.paragraph(f"{dft!r}, {seconds:.0f} s.")]
+    for picture, title in pictures:
+        blocks += [page.heading(title), page.picture(picture, title)]
+    blocks += [page.preformatted(text) for text in (refined.table(), path.table(), learned.table())]
+    page.write_html(arguments.out / "report.html", "Formic acid: label, train, refine", blocks)
+    show(f"\n{arguments.out / 'report.html'} written after {seconds:.0f} s")
+    return 0 if all(point.verdict == "stands" for point in refined.points) else 1
 
 
 if __name__ == "__main__":

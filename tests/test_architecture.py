@@ -150,16 +150,35 @@ def cycle(imports):
     return None
 
 
-@pytest.fixture(scope="module")
-def package():
-    """Imports of every module of the package."""
+def modules_of(package):
+    """Imports of every module of a package."""
     found = {}
-    for path in sorted((ROOT / PACKAGE).rglob("*.py")):
+    for path in sorted((ROOT / package).rglob("*.py")):
         names = path.relative_to(ROOT).with_suffix("").parts
         is_package = names[-1] == "__init__"
         module = ".".join(names[:-1] if is_package else names)
         found[module] = imports_of(path.read_text(encoding="utf-8"), module, is_package)
     return found
+
+
+@pytest.fixture(scope="module")
+def package():
+    """Imports of every module of the DFT core."""
+    return modules_of(PACKAGE)
+
+
+def test_the_potential_meets_the_dft_core_in_one_place():
+    shared = {"errors", "records", "workflows", "campaign", "__version__"}
+    broken = []
+    for module, found in modules_of("mlip").items():
+        part = part_of(module)
+        for target in {i.target for i in found}:
+            names = [*target.split("."), "", ""]
+            if names[0] == PACKAGE and part != "active" and names[1] not in shared:
+                broken.append(f"{module} imports {target}")
+            if names[:2] == ["mlip", "active"] and part not in ("active", "cli"):
+                broken.append(f"{module} imports {target}")
+    assert broken == []
 
 
 def test_every_part_has_a_layer(package):

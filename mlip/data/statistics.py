@@ -178,7 +178,8 @@ def reference_energies(
         levels: which of them the data are expected to have; None for all.
 
     Returns:
-        [fidelities, elements] in eV (zeros where no data are expected), and the fits that were made (none for other rules).
+        [fidelities, elements] in eV (zeros where no data are expected), and the fits that were
+        made (none for other rules).
 
     Raises:
         InvalidInputError: an unknown rule, or an element without an energy.
