@@ -53,22 +53,22 @@ class Protocol:
     """Both comparisons: the old domain first."""
 
     functionals: tuple[Domain, Domain] = (
-        Domain(("H2O", "CH4", "NH3", "H2CO", "HCN", "CH3OH"), CHEAP, 20, 8, 1),
-        Domain(("H2O", "NH3", "H2CO", "HCN"), BETTER, 8, 8, 2),
+        Domain(("H2O", "CH4", "NH3", "H2CO"), CHEAP, 16, 6, 1),
+        Domain(("H2O", "NH3"), BETTER, 12, 8, 2),
     )
     spin: tuple[Domain, Domain] = (
         Domain(
-            ("H2O", "H2CO", "CH4", "O2", "CH2_s3B1d", "NH3"),
+            ("H2O", "H2CO", "O2", "CH2_s3B1d"),
             {**CHEAP, "multiplicity": 1, "reference": "rks"},
-            20, 8, 3,
+            16, 6, 3,
         ),
-        Domain(("O2", "CH2_s3B1d"), {**CHEAP, "multiplicity": 3, "reference": "uks"}, 12, 12, 4),
+        Domain(("O2", "CH2_s3B1d"), {**CHEAP, "multiplicity": 3, "reference": "uks"}, 12, 8, 4),
     )  # fmt: skip
     model: dict[str, Any] = field(
         default_factory=lambda: {"r_max": 4.0, "channels": 12, "hidden": 24, "l_max": 2}
     )
-    epochs: int = 200
-    tuning_epochs: int = 150
+    epochs: int = 160
+    tuning_epochs: int = 120
     tuning_lr: float = 0.002
 
 
@@ -132,7 +132,7 @@ class Comparison:
             "keep": "last",
             "epochs": self.protocol.tuning_epochs if tuned else self.protocol.epochs,
             "validate_every": 50,
-            "batch": {"structures": 10},
+            "batch": {"structures": 5},
             "data": data,
             "model": {} if tuned else self.protocol.model,
             "optimizer": {"lr": self.protocol.tuning_lr} if tuned else {},

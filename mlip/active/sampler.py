@@ -42,8 +42,8 @@ class Sampler(Protocol):
             calc: a calculator of ASE, or None for samplers that need none.
             seed: of everything random.
 
-        Yields:
-            Structures without calculator and velocities, their origin in `info`.
+        Returns:
+            An iterator over structures without calculator and velocities, their origin in `info`.
         """
 
 
