@@ -144,6 +144,14 @@ def test_label_is_resumable_and_its_labels_are_readable(tmp_path, capsys) -> Non
     assert (again["n_done"], again["n_skipped"]) == (0, 2)
     other = one_error_line(capsys, ["label", source, "--xc", "pbe", "--out", str(out)])
     assert "expected a campaign of" in other
+    for options, message in [
+        (["--scheduler", "pbs"], "unknown scheduler 'pbs'"),
+        (["--scheduler", "slurm"], "workers: expected the number to ask SLURM for"),
+        (["--job", "cores=1"], "job: expected no options for 'local', got {'cores': 1}"),
+        (["--job", "cores"], "argument --job: expected KEY=VALUE, got 'cores'"),
+    ]:
+        told = one_error_line(capsys, ["label", source, *CHEAP, "--out", str(out), *options])
+        assert message in told
     refused = one_error_line(capsys, ["label", source, "--txt", "log", "--out", str(out)])
     assert "txt: expected no such option" in refused
 

@@ -1,5 +1,6 @@
 """The one resumable task engine, and labelling with it."""
 
+from ase_neuralxc.campaign.cluster import open_scheduler
 from ase_neuralxc.campaign.engine import Campaign, RunSummary, task_key
 from ase_neuralxc.campaign.labeller import EMTLabeller, Labeller
 from ase_neuralxc.campaign.labelling import collect, label_structures, state_from_atoms
@@ -15,6 +16,7 @@ __all__ = [
     "RunSummary",
     "collect",
     "label_structures",
+    "open_scheduler",
     "state_from_atoms",
     "task_key",
 ]

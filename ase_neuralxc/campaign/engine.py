@@ -18,7 +18,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from ase_neuralxc.campaign.pool import Executor, InlineExecutor, LocalPool
+from ase_neuralxc.campaign.pool import Executor, ExecutorLost, InlineExecutor, LocalPool
 from ase_neuralxc.campaign.store import Codec, Failure, JsonCodec, TaskStore
 from ase_neuralxc.errors import InvalidInputError, NeuralXCError
 from ase_neuralxc.records.canonical import digest, plain
@@ -114,7 +114,8 @@ class Campaign:
 
         Raises:
             InvalidInputError: bad arguments, or a folder that cannot be used.
-            NeuralXCError: another engine runs in the folder, or workers die at once.
+            NeuralXCError: another engine runs in the folder, workers die at once, or the executor
+                is lost.
         """
         if workers < 1:
             raise InvalidInputError(f"workers: expected at least 1, got {workers}")
@@ -248,6 +249,8 @@ class _Loop:
         except BrokenExecutor:
             self._crashed(entry)
             return
+        except ExecutorLost:
+            raise
         except Exception as error:  # the executor's own: a lost node, a task that does not pickle
             self._failed(entry, f"{type(error).__name__}: {error}", "", final=True)
             return

@@ -10,6 +10,12 @@ from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
 from multiprocessing.connection import wait
 from typing import Any, Protocol
 
+from ase_neuralxc.errors import NeuralXCError
+
+
+class ExecutorLost(NeuralXCError):
+    """Whatever ran the tasks is gone, and no task is to blame."""
+
 
 class Executor(Protocol):
     """What the engine needs of an executor: `concurrent.futures` and a dask client have it."""

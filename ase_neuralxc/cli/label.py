@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ase_neuralxc.campaign import collect, label_structures
+from ase_neuralxc.campaign import collect, label_structures, open_scheduler
 from ase_neuralxc.cli.files import emit, read_structures
 from ase_neuralxc.cli.options import calculator_keywords
 from ase_neuralxc.errors import InvalidInputError
@@ -27,15 +27,18 @@ def label(arguments: argparse.Namespace) -> int:
 
     keywords, state_of = split_state(keywords)
     labeller = NeuralXCLabeller(keywords)
-    summary = label_structures(
-        images,
-        (labeller, labeller.patient()),
-        arguments.out,
-        state_of,
-        workers=arguments.workers,
-        retries=1,
-        progress=not arguments.quiet,
-    )
+    job = dict(arguments.job)
+    with open_scheduler(arguments.scheduler, arguments.workers, job) as (executor, workers):
+        summary = label_structures(
+            images,
+            (labeller, labeller.patient()),
+            arguments.out,
+            state_of,
+            workers=workers,
+            executor=executor,
+            retries=1,
+            progress=not arguments.quiet,
+        )
     records = collect(arguments.out)
     gathered = Path(arguments.out) / "labels.extxyz"
     if records:

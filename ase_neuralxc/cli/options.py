@@ -47,6 +47,13 @@ def _species(text: str) -> dict[str, float]:
     return {name: float(number) if colon else 1.0 for name, colon, number in pairs}
 
 
+def _setting(text: str) -> tuple[str, int | str]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"expected KEY=VALUE, got {text!r}")
+    return name, int(value) if value.isdigit() else value
+
+
 def _name_or_none(text: str) -> str | None:
     return None if text.lower() == "none" else text
 
@@ -230,7 +237,18 @@ def build_parser() -> tuple[Parser, dict[str, list[str]]]:
 
     label = command("label", "label structures for training; continues where it stopped", ":")
     label.add_argument("--out", required=True, help="directory of the campaign")
-    label.add_argument("--workers", type=int, default=1, help="processes (default 1)")
+    label.add_argument("--workers", type=int, help="processes, here or on the cluster (default 1)")
+    label.add_argument(
+        "--scheduler", default="local", help="local, dask://HOST:PORT or slurm (default local)"
+    )
+    label.add_argument(
+        "--job",
+        type=_setting,
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="what to ask SLURM for: queue=normal, cores=8, memory=32GB, walltime=04:00:00, ...",
+    )
     options = {
         name: [option for option in made._option_string_actions if option.startswith("--")]
         for name, made in commands.choices.items()

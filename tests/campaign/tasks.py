@@ -46,3 +46,10 @@ class Unpicklable(Exception):
 
 def raises_what_cannot_be_unpickled(task, attempt):
     raise Unpicklable("first", "second")
+
+
+def slow(task, attempt):
+    """Say where it runs, take a moment, then give an answer."""
+    note(task["folder"], f"{task['n']} {os.getpid()} {attempt}")
+    time.sleep(0.25)
+    return task["n"] ** 2

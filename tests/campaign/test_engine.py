@@ -1,3 +1,4 @@
+import errno
 import fcntl
 import json
 import os
@@ -213,3 +214,28 @@ def test_progress_goes_to_standard_error(tmp_path, capsys):
     assert out == ""
     assert "3/3" in err
     assert "<" in err  # elapsed<left
+
+
+def test_a_full_disk_stops_the_campaign_and_loses_nothing(tmp_path, monkeypatch):
+    real, written = os.fsync, []
+
+    def full_after_some(descriptor):
+        written.append(descriptor)
+        if len(written) > 8:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full_after_some)
+    with pytest.raises(InvalidInputError, match="No space left on device"):
+        run(tmp_path, range(20), work.square)
+    monkeypatch.undo()
+    done = values_of_squares(tmp_path)
+    assert 1 <= len(done) < 20
+    assert not list((tmp_path / "results").glob(".*"))
+    summary = run(tmp_path, range(20), work.square)
+    assert (summary.n_done, summary.n_skipped, summary.n_failed) == (20 - len(done), len(done), 0)
+    assert values_of_squares(tmp_path) == [n * n for n in range(20)]
+
+
+def values_of_squares(directory):
+    return sorted(result["value"] for _, result in Campaign(directory).results())
