@@ -29,10 +29,14 @@ from ase_neuralxc.errors import InvalidInputError
 from ase_neuralxc.fidelity import convergence_record, fidelity_tag, provenance
 from ase_neuralxc.functional.protocol import XCFunctional
 from ase_neuralxc.levels import ElectronicLevels
+from ase_neuralxc.recommended import (
+    RECOMMENDED,
+    recommended_dispersion,
+    recommended_settings,
+)
 from ase_neuralxc.records import LabelRecord, SpinState, units
 from ase_neuralxc.records.label import RESULTS
 from ase_neuralxc.report import write_report
-from ase_neuralxc.terms.dispersion import parse_dispersion
 from ase_neuralxc.terms.field import ElectricField
 
 _OWN = ("xc", "charge", "multiplicity", "magmoms", "dispersion", "backend", "label", "txt")
@@ -59,17 +63,19 @@ class NeuralXC(ElectronicLevels, Calculator):
         multiplicity: 2S+1; None takes it from the magnetic moments, or else the lowest possible.
         magmoms: [n_atoms] initial moments; None takes `atoms.get_initial_magnetic_moments()`.
             Signed moments start a broken-symmetry solution.
-        dispersion: "d3bj", "d4", either with ":NAME" for another functional's damping, or None.
-            A functional from a file that names the damping that belongs to it gets that one.
+        dispersion: "d3bj", "d4", either with ":NAME" for another functional's damping, None, or
+            "recommended": what the card of a trained functional names, nothing for others. A
+            Skala file that names the damping that belongs to it gets that one.
         backend: "pyscf" (molecules), "pyscf-pbc" or "gpaw" (crystals, slabs, boxed molecules), or
             "auto": PySCF for molecules; for periodic structures GPAW where it is installed.
         label: path without suffix; the density is kept in `label.npz` and read on restart.
         txt: file for the log ("-" for standard output), or None.
         atoms: attach the calculator to these atoms.
-        **settings: settings of the backend. Molecules (`KSSettings`): basis, ecp, density_fit,
-            auxbasis, reference, grid_level, grid_response, conv_tol, conv_tol_grad, max_cycle,
-            stability, solvent, electric_field, device, max_memory. Periodic backends: kpts,
-            smearing (Fermi-Dirac k_B T in eV), ecut (eV) and their own.
+        **settings: settings of the backend; basis and grid_level of a molecule are by default
+            those that the card of a trained functional recommends. Molecules (`KSSettings`):
+            basis, ecp, density_fit, auxbasis, reference, grid_level, grid_response, conv_tol,
+            conv_tol_grad, max_cycle, stability, solvent, electric_field, device, max_memory.
+            Periodic backends: kpts, smearing (Fermi-Dirac k_B T in eV), ecut (eV) and their own.
 
     Raises:
         InvalidInputError: unknown keyword (with the nearest valid name) or impossible input.
@@ -88,7 +94,7 @@ class NeuralXC(ElectronicLevels, Calculator):
         charge: int = 0,
         multiplicity: int | None = None,
         magmoms: Sequence[float] | None = None,
-        dispersion: str | None = None,
+        dispersion: str | None = RECOMMENDED,
         backend: str = AUTO,
         label: str | Path | None = None,
         txt: str | Path | None = None,
@@ -140,8 +146,7 @@ class NeuralXC(ElectronicLevels, Calculator):
             raise InvalidInputError(
                 f"multiplicity: expected a positive integer 2S+1, got {multiplicity!r}"
             )
-        damping = getattr(functional, "dispersion", None) or functional.name
-        dispersion = parse_dispersion(parameters["dispersion"], damping)
+        dispersion = recommended_dispersion(functional, parameters["dispersion"])
         # nothing is assigned before everything has been checked
         self.functional, self._dispersion, self._keywords = functional, dispersion, keywords
         self.backend, self._chosen = None, ("", "")
@@ -152,7 +157,8 @@ class NeuralXC(ElectronicLevels, Calculator):
         name, reason = choose_host(self.parameters["backend"], atoms.pbc)
         if self.backend is not None and name == self._chosen[0]:
             return
-        settings = host_settings(name, self._keywords, reason)
+        keywords = {**recommended_settings(self.functional, name), **self._keywords}
+        settings = host_settings(name, keywords, reason)
         terms: list[Any] = [self._dispersion] if self._dispersion is not None else []
         field = getattr(settings, "electric_field", None)
         if field is not None:
@@ -282,8 +288,10 @@ class NeuralXC(ElectronicLevels, Calculator):
 
     def __repr__(self) -> str:
         parts = [f"xc={self.functional.name!r}"]
-        shown = ("charge", "multiplicity", "dispersion")
+        shown = ("charge", "multiplicity")
         parts += [f"{k}={self.parameters[k]!r}" for k in shown if self.parameters[k]]
+        if self._dispersion is not None:
+            parts.append(f"dispersion={self._dispersion.name!r}")
         parts += [f"{k}={v!r}" for k, v in self._keywords.items()]
         name, reason = self._chosen
         parts.append(

@@ -20,7 +20,7 @@ LAYERS = [
     {"functional"},
     {"backend"},
     {"terms", "derivatives", "response"},
-    {"fidelity", "report", "levels"},
+    {"fidelity", "report", "levels", "recommended"},
     {"calculator", "training"},
     {"labeller"},
     {"validation"},

@@ -21,7 +21,7 @@ from ase.units import fs
 from systems import aminyl, stretched_hydrogen, water
 
 from ase_neuralxc import InvalidInputError, NeuralXC
-from ase_neuralxc.functional import load_functional
+from ase_neuralxc.functional import NeuralSemilocal, load_functional, save_checkpoint
 from ase_neuralxc.records import units
 
 FAST = {"basis": "6-31g", "grid_level": 1, "density_fit": True}
@@ -270,6 +270,26 @@ def test_the_structure_chooses_the_host_and_the_reason_is_told():
         automatic.get_potential_energy(crystal())
     with pytest.raises(InvalidInputError, match="backend: 'pyscf' takes molecules"):
         NeuralXC("pbe", backend="pyscf").get_potential_energy(crystal())
+
+
+def test_a_trained_functional_brings_basis_grid_and_dispersion(tmp_path):
+    path = tmp_path / "small.safetensors"
+    functional = NeuralSemilocal(base="r2scan", width=4, depth=1, head_scale=0.0)
+    card = {"name": "mine", "basis": "6-31g", "grid_level": 1, "dispersion": "d4:r2scan"}
+    save_checkpoint(path, functional, card)
+    calc = NeuralXC(path)
+    energy = calc.get_potential_energy(water())
+    same = NeuralXC("r2scan", dispersion="d4", basis="6-31g", grid_level=1)
+    assert energy == pytest.approx(same.get_potential_energy(water()), abs=1e-6)
+    tag = calc.export_label().fidelity
+    assert (tag.functional, tag.basis, tag.dispersion) == ("mine", "6-31g", "d4(r2scan)")
+    assert "xc='mine'" in repr(calc)
+    assert "dispersion='d4(r2scan)'" in repr(calc)
+
+    own = NeuralXC(path, basis="sto-3g", dispersion=None)
+    own.get_potential_energy(water())
+    tag = own.export_label().fidelity
+    assert (tag.basis, tag.dispersion) == ("sto-3g", None)
 
 
 def test_a_changed_cell_counts_for_crystals_and_not_for_molecules():

@@ -42,6 +42,7 @@ class FunctionalCard:
     """What a user should know about a functional; unknown entries are None.
 
     Attributes:
+        name: of the functional; None leaves that of its architecture.
         method: how the reference energies were computed, for example "CCSD(T)/CBS".
         training_data_hash: hash of the training set.
         dispersion: dispersion correction to add, for example "d3bj:r2scan"; None if none belongs.
@@ -51,6 +52,7 @@ class FunctionalCard:
         extra: anything else, JSON values.
     """
 
+    name: str | None = None
     method: str | None = None
     training_data_hash: str | None = None
     dispersion: str | None = None
@@ -136,7 +138,7 @@ def load_checkpoint(path: str | PathLike[str], expected_hash: str | None = None)
         expected_hash: the hash that the functional must have, if the caller knows it.
 
     Returns:
-        The functional, on the CPU, in evaluation mode.
+        The functional, on the CPU, in evaluation mode, with its name and its `card`.
 
     Raises:
         CheckpointError: no checkpoint of this package, truncated, altered, of another version, of
@@ -161,6 +163,10 @@ def load_checkpoint(path: str | PathLike[str], expected_hash: str | None = None)
     functional.eval()
     if not isinstance(functional, XCFunctional):
         raise CheckpointError(f"{path}: {header['architecture']!r} is no functional")
+    card = _card(path, header)
+    if card.name is not None:
+        functional.name = card.name
+    functional.card = card  # type: ignore[attr-defined]
     return functional
 
 
@@ -176,7 +182,12 @@ def read_card(path: str | PathLike[str]) -> FunctionalCard:
     Raises:
         CheckpointError: as for `load_checkpoint`.
     """
-    header, _ = _read(Path(path))
+    path = Path(path)
+    header, _ = _read(path)
+    return _card(path, header)
+
+
+def _card(path: Path, header: Mapping[str, str]) -> FunctionalCard:
     try:
         return make_settings(FunctionalCard, json.loads(header["card"]))
     except (InvalidInputError, TypeError, ValueError) as error:

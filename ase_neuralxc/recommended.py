@@ -1,0 +1,47 @@
+"""How a functional is meant to be used, from the card of its checkpoint."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ase_neuralxc.terms.dispersion import Dispersion, parse_dispersion
+
+#: Value of `dispersion` that leaves the choice to the functional.
+RECOMMENDED = "recommended"
+
+
+def recommended_settings(functional: Any, host: str) -> dict[str, Any]:
+    """Settings that belong to a functional.
+
+    Args:
+        functional: any functional; only one from a checkpoint has a card.
+        host: name of the backend; only molecules have a recommended basis and grid.
+
+    Returns:
+        "basis" and "grid_level" as far as the card names them.
+    """
+    card = getattr(functional, "card", None)
+    if card is None or host != "pyscf":
+        return {}
+    values = {"basis": card.basis, "grid_level": card.grid_level}
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def recommended_dispersion(functional: Any, asked: str | None) -> Dispersion | None:
+    """The dispersion correction of a calculation.
+
+    Args:
+        functional: any functional.
+        asked: what the user wrote: a method, a method and a damping, None, or `RECOMMENDED`.
+
+    Returns:
+        The term, or None.
+
+    Raises:
+        InvalidInputError: an unknown method or damping.
+    """
+    if asked == RECOMMENDED:
+        card = getattr(functional, "card", None)
+        asked = None if card is None else card.dispersion
+    damping = getattr(functional, "dispersion", None) or functional.name
+    return parse_dispersion(asked, damping)
