@@ -139,9 +139,8 @@ def _scf(comparison: Comparison) -> str:
             continue
         seen.add(id(scf))
         values = (scf.n, len(scf.failures), scf.median_cycles, scf.most_cycles, scf.hard)
-        rows.append(
-            [column.label, *(f"{v:g}" for v in (*values, scf.second_attempts, scf.seconds / 60))]
-        )
+        counts = [f"{v:g}" for v in (*values, scf.second_attempts)]
+        rows.append([column.label, *counts, f"{scf.seconds / 60:.1f}"])
         failures += [f"- {column.label}, {name}: {why}" for name, why in scf.failures.items()]
     head = ["functional", "species", "failed", "median cycles", "most", "hard", "second", "minutes"]
     text = "SCFs; *hard* ones needed more than DIIS, *second* ones a second attempt:\n\n" + _table(
