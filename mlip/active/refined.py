@@ -51,7 +51,8 @@ class RefinedSettings:
         inner_steps: largest number of steps between two DFT calculations.
         trust: farthest that any atom moves away from the last DFT point before the next one, in
             Angstrom; the way from the start to the first is not limited. It is halved whenever
-            DFT says that things got worse, and the search goes back to the best point.
+            DFT says that things got worse, when the search also goes back to the best point, and
+            doubled again when they get better.
     """
 
     fmax: float = 0.02
@@ -344,9 +345,9 @@ def _iterate(
             progress(calc.n_dft, settings.budget, f"fmax {fmaxes[-1]:.4f} eV/A")
         if fmaxes[-1] < settings.fmax:
             break
-        trust = min(trust, settings.trust)
         merit = merit_of(energies[-1], fmaxes[-1])
         if merit < best:
+            trust = min(2.0 * trust, settings.trust)
             best, best_positions = merit, atoms.positions.copy()
         elif len(calc.records) < settings.budget:
             # the correction knows this point now; the next try is closer to the best one
@@ -380,7 +381,10 @@ def _descend(atoms: Atoms, calc: RefinedCalculator, settings: RefinedSettings, t
     atoms.calc = calc
     with BFGS(atoms, logfile=None) as optimizer:
         for _ in optimizer.irun(fmax=settings.inner * settings.fmax, steps=settings.inner_steps):
-            if np.linalg.norm(atoms.positions - start, axis=1).max() > trust:
+            step = atoms.positions - start
+            moved = float(np.linalg.norm(step, axis=1).max())
+            if moved > trust:
+                atoms.set_positions(start + step * (trust / moved), apply_constraint=False)
                 break
         return int(optimizer.nsteps)
 
