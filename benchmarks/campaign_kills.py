@@ -34,7 +34,7 @@ class Protocol:
     method: str = "LDA, STO-3G, grid level 0, forces with the response of the grid"
     workers: int = 2
     #: Seconds between the first new record of a run and its SIGKILL, drawn evenly.
-    kill_after: tuple[float, float] = (0.0, 6.0)
+    kill_after: tuple[float, float] = (0.0, 12.0)
     seed: int = 7
 
 

@@ -12,6 +12,7 @@ from ase_neuralxc.workflows.adsorption import (
     AdsorptionSettings,
     adsorption,
 )
+from ase_neuralxc.workflows.batch import batch_relaxer, relax_together
 from ase_neuralxc.workflows.eos import EOSResult, EOSSettings, eos
 from ase_neuralxc.workflows.md import MDResult, MDSettings, md
 from ase_neuralxc.workflows.neb import NEBResult, NEBSettings, Saddle, neb
@@ -50,6 +51,7 @@ __all__ = [
     "VibrationsResult",
     "adsorption",
     "adsorption_sites",
+    "batch_relaxer",
     "coverage",
     "eos",
     "for_coverage",
@@ -58,5 +60,6 @@ __all__ = [
     "optimizer_names",
     "phonons",
     "relax",
+    "relax_together",
     "vibrations",
 ]

@@ -14,6 +14,7 @@ from ase import Atoms
 
 from ase_neuralxc.errors import InvalidInputError
 from ase_neuralxc.workflows.adsorption_result import AdsorptionEntry, AdsorptionResult
+from ase_neuralxc.workflows.batch import RelaxMany
 from ase_neuralxc.workflows.cache import calculation_identity, claim_directory
 from ase_neuralxc.workflows.common import (
     Progress,
@@ -41,7 +42,6 @@ from ase_neuralxc.workflows.relax import UnconvergedWarning
 from ase_neuralxc.workflows.relaxations import (
     FAILURES,
     Relaxer,
-    RelaxMany,
     computed,
     require_same_level,
 )
@@ -143,8 +143,8 @@ def adsorption(
             attached to `slab`.
         single_point: a second calculator, or a function that makes one: energies of the `n_best`
             structures, of the slab and of the gas at the geometries of the first.
-        relax_many: relaxes all placements in one call, as a batched potential can; it must be the
-            same potential as `calc`.
+        relax_many: relaxes all placements in one call, as a batched potential can
+            (`batch_relaxer(potential.evaluate)`); it must be the same potential as `calc`.
         progress: called after each relaxation with (done, total, message).
         **keywords: fields of `AdsorptionSettings`.
 

@@ -28,6 +28,7 @@ from ase_neuralxc.workflows.band import (
     read_band,
     write_band,
 )
+from ase_neuralxc.workflows.batch import OPTIMIZERS, Evaluate, evaluate_onto
 from ase_neuralxc.workflows.cache import calculation_identity, claim_directory
 from ase_neuralxc.workflows.common import (
     Progress,
@@ -43,8 +44,6 @@ from ase_neuralxc.workflows.saddle import REFINEMENTS, Saddle, refine_saddle, ve
 
 __all__ = ["NEBResult", "NEBSettings", "Saddle", "neb"]
 
-#: Optimisers that work on the forces of a band, which are no gradient of any energy.
-OPTIMIZERS = ("BFGS", "FIRE", "LBFGS", "MDMin")
 GUESSES = ("idpp", "linear")
 #: The highest image starts to climb when the forces of the band fall below this (eV/Angstrom).
 _CLIMB_BELOW = 0.3
@@ -110,8 +109,13 @@ class NEBSettings:
 class _Band(NEB):
     """ASE's band, which remembers the forces that its optimiser sees."""
 
+    #: Computes the images between the ends in one call, where there is one.
+    evaluate: Evaluate | None = None
+
     def get_forces(self) -> NDArray:
         """Forces of the images between the ends, [(n - 2) n_atoms, 3]."""
+        if self.evaluate is not None:
+            evaluate_onto(self.images[1:-1], self.evaluate)
         forces = super().get_forces()
         self.seen = forces.reshape(self.nimages - 2, self.natoms, 3).copy()
         return forces
@@ -134,6 +138,8 @@ def neb(
     final: Atoms,
     calc: Any | None = None,
     progress: Progress | None = None,
+    *,
+    evaluate: Evaluate | None = None,
     **keywords: Any,
 ) -> NEBResult:
     """Path of least energy between two minima, its barriers and its saddle.
@@ -146,6 +152,8 @@ def neb(
             starts from its own last density; or one calculator that all images share in turn;
             None uses the one attached to `initial`.
         progress: called after each step with (done, total, message).
+        evaluate: computes all images between the ends in one call (`MLIP.evaluate`); it must be
+            the same potential as `calc`, which does the rest.
         **keywords: fields of `NEBSettings`.
 
     Returns:
@@ -178,11 +186,12 @@ def neb(
         last = _end(last, make(), settings, directory, "final", progress)
         check_distinct(first, last)
         images = first_guess(first, last, settings.n_images, settings.guess)
-    for image in images[1:-1]:
+    for image in images[1:-1] if evaluate is None else ():
         image.calc = make()
     band = _Band(
         images, k=settings.spring, method="improvedtangent", allow_shared_calculator=shared
     )
+    band.evaluate = evaluate
     n_steps = _optimise(band, settings, directory, progress)
     done = list(band.iterimages())
     saddle = _find_saddle(band, done, settings, make, directory, progress)

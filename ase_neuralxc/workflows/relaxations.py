@@ -16,11 +16,10 @@ from ase_neuralxc.errors import InvalidInputError, NeuralXCError, SCFNotConverge
 from ase_neuralxc.records import FidelityTag
 from ase_neuralxc.records.canonical import digest
 from ase_neuralxc.workflows.band import read_band, write_band
+from ase_neuralxc.workflows.batch import RelaxMany
 from ase_neuralxc.workflows.common import Progress, max_force, snapshot
 from ase_neuralxc.workflows.relax import UnconvergedWarning, relax
 
-#: Relaxes many structures at once; returns them in the same order, with energies and forces.
-RelaxMany = Callable[[Sequence[Atoms]], Sequence[Atoms]]
 #: What is recorded, and not raised, where one of many calculations fails.
 FAILURES = (SCFNotConverged, CalculationFailed)
 #: Key of `atoms.info` for the level of theory of an energy.
