@@ -1,9 +1,12 @@
 """Oxygen and carbon monoxide on Cu(111): sites, placements, ranking, reference, coverage.
 
-EMT here, so that it takes seconds. With a potential for the relaxations and DFT for the best:
+EMT here, so that it takes seconds. With a potential that relaxes all placements in batches, and DFT
+for the best:
 
+    potential = MLIP("model.pt")
+    together = batch_relaxer(potential.evaluate, fmax=0.05)
     dft = partial(NeuralXC, "pbe", kpts={"density": 3.0}, smearing=0.1)
-    adsorption(slab, "CO", MLIP("model.pt"), single_point=dft, n_best=5, directory="co")
+    adsorption(slab, "CO", potential, relax_many=together, single_point=dft, directory="co")
 """
 
 from ase.build import fcc111
