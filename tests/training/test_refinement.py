@@ -1,6 +1,7 @@
 """Refinement at the functional's own densities, on a few tiny species; resumes after a kill."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,6 +23,8 @@ from ase_neuralxc.training.run_report import write_report
 from ase_neuralxc.training.stored import density_path, open_density
 from ase_neuralxc.training.trainer import Trainer
 from ase_neuralxc.validation.single_point import SinglePointSettings, SinglePointTask
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "refine_xc.yaml"
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +126,9 @@ def test_configuration_is_checked(tmp_path):
     ]:
         with pytest.raises(InvalidInputError, match=message):
             RefinementConfig(**{**base, **changes})
+    annotated = load_refinement(EXAMPLE)
+    assert (annotated.rounds, annotated.scf_weight) == (2, 0.0)
+    assert annotated.prepare_settings("pbe").basis == "def2-tzvpp"
     path.write_text(yaml.safe_dump({"start": "s", "out": "o"}))
     with pytest.raises(InvalidInputError, match=r"missing \['training'\]"):
         load_refinement(path)
