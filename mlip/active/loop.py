@@ -14,6 +14,7 @@ from ase import Atoms
 
 from ase_neuralxc.campaign.store import JsonCodec, TaskStore
 from ase_neuralxc.errors import InvalidInputError
+from ase_neuralxc.records import structure_hash
 from ase_neuralxc.records.files import atomic_write
 from ase_neuralxc.workflows import UnconvergedWarning, relax
 from ase_neuralxc.workflows.common import Progress
@@ -91,7 +92,7 @@ def run_loop(
     # the lock of a campaign that has no tasks: two processes must not share a folder
     store = TaskStore(folder / "lock", "loop", JsonCodec())
     with store.locked():
-        _claim(folder, config)
+        _claim(folder, context)
         rows: list[Row] = []
         last, converged = Round(context, 0), False
         for number in range(config.rounds + 1):
@@ -121,11 +122,13 @@ def _read_starts(config: LoopConfig) -> list[Atoms]:
     return list(found)
 
 
-def _claim(folder: Path, config: LoopConfig) -> None:
-    """Mark the folder as belonging to this configuration, or refuse it."""
+def _claim(folder: Path, context: Context) -> None:
+    """Mark the folder as belonging to this configuration and these starts, or refuse it."""
     path = folder / CONFIG_FILE
+    states = [context.source.state_of(atoms) for atoms in context.starts]
+    hashes = [structure_hash(a, state) for a, state in zip(context.starts, states, strict=True)]
     # through JSON and back, so that both sides have the same types
-    wanted = json.loads(json.dumps(config.identity()))
+    wanted = json.loads(json.dumps({**context.config.identity(), "starts": hashes}))
     if not path.exists():
         atomic_write(path, json.dumps(wanted, indent=1).encode())
         return
@@ -158,7 +161,9 @@ def _refine(context: Context, last: Round) -> RefineReport | None:
         distinct_points(minima),
         dft=context.source,
         budget=step.budget,
+        potential=calc,
         reference=step.reference,
         directory=context.folder / "refine",
+        append_to=context.folder / "refine" / "labels.extxyz",
         expect=last.known_records(),
     )

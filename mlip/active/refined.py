@@ -72,22 +72,29 @@ class RefinedCalculator(Calculator):
     Args:
         potential: a calculator of ASE.
         dft: a labeller, `NeuralXC(...)` or any other calculator of ASE.
+        known: labels to start with.
         **options: of ASE's Calculator.
 
     Attributes:
+        known: the labels it started with.
         records: the DFT calculations so far.
     """
 
     implemented_properties = ["energy", "free_energy", "forces"]
     default_parameters: dict[str, Any] = {}
 
-    def __init__(self, potential: Any, dft: Any, **options: Any) -> None:
+    def __init__(
+        self, potential: Any, dft: Any, known: Sequence[LabelRecord] = (), **options: Any
+    ) -> None:
         super().__init__(**options)
         self.potential = potential
+        self.known = tuple(known)
         self.records: list[LabelRecord] = []
         self._source: Source = as_source(dft)
         self._correction: DifferenceModel | None = None
         self._system: Atoms | None = None
+        for record in self.known:
+            self.learn(record)
 
     @property
     def corrected(self) -> bool:
@@ -259,9 +266,7 @@ def relax_refined(
         SCFNotConverged: from the DFT core.
     """
     settings = resolve_settings(RefinedSettings, keywords)
-    calc = RefinedCalculator(potential, dft)
-    for record in known:
-        calc.learn(record)
+    calc = RefinedCalculator(potential, dft, known)
     return _iterate(atoms, calc, settings, _descend, lambda energy, fmax: energy, progress)
 
 
@@ -313,9 +318,7 @@ def saddle_refined(
         atoms.set_positions(start + step, apply_constraint=False)
         return steps
 
-    calc = RefinedCalculator(potential, dft)
-    for record in known:
-        calc.learn(record)
+    calc = RefinedCalculator(potential, dft, known)
     return _iterate(atoms, calc, settings, climb, lambda energy, fmax: fmax, progress)
 
 
@@ -335,7 +338,11 @@ def _iterate(
     fmaxes: list[float] = []
     inner_steps: list[int] = []
     trust = settings.trust if calc.corrected else np.inf
-    best = np.inf
+    best, best_positions = np.inf, atoms.positions.copy()
+    for record in calc.known:
+        merit = merit_of(labelled_surface(record)[0], max_force(_constrained(atoms, record)))
+        if merit < best:
+            best, best_positions = merit, np.array(record.positions)
     while len(calc.records) < settings.budget:
         inner_steps.append(search(atoms, calc, settings, trust))
         record = calc.observe(atoms)

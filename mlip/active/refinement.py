@@ -272,5 +272,6 @@ def _existing(path: str | Path | None) -> list[LabelRecord]:
 
 def _append(path: str | Path, records: Sequence[LabelRecord]) -> None:
     """Add labels to a file, each structure once, at once or not at all."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
     everything = {record.content_hash: record for record in [*_existing(path), *records]}
     write_records(path, everything.values())
