@@ -1,7 +1,7 @@
 """Adsorbates on slabs: at sites in chosen orientations, or anywhere at random.
 
 An adsorbate is lowered until the first of its atoms touches an atom of the slab, at the sum of the
-covalent radii.
+covalent radii; over a hole it stops at the height of the highest atom.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from scipy.spatial.transform import Rotation
 from ase_neuralxc.errors import InvalidInputError, unknown_name
 from ase_neuralxc.workflows.sites import Site, contact_heights, normal
 
+#: Hydrogen counts as this large (Angstrom), or it would start inside wide hollows.
+_SMALLEST = 0.6
 #: Directions closer than this (sine of the angle) are the same.
 _PARALLEL = 1e-3
 
@@ -135,6 +137,9 @@ def place(slab: Atoms, adsorbate: Atoms, position: NDArray, scale: float = 1.0) 
 
     Returns:
         Slab and adsorbate, whose atoms come last. A slab without a third cell vector gets one.
+
+    Raises:
+        InvalidInputError: not a slab, or no room above it.
     """
     up = normal(slab)
     first = slab.cell[0] / np.linalg.norm(slab.cell[0])
@@ -142,13 +147,12 @@ def place(slab: Atoms, adsorbate: Atoms, position: NDArray, scale: float = 1.0) 
     arms = adsorbate.positions @ frame
     lateral = np.asarray(position) - (np.asarray(position) @ up) * up + arms
     shifts = [
-        contact_heights(slab, point, covalent_radii[number], scale)[0][0] - arm @ up
+        contact_heights(slab, point, max(covalent_radii[number], _SMALLEST), scale)[0][0] - arm @ up
         for point, number, arm in zip(lateral, adsorbate.numbers, arms, strict=True)
     ]
     height = max(shifts)
-    if not np.isfinite(height):
-        where = np.round(position, 2).tolist()
-        raise InvalidInputError(f"slab: expected atoms below every point, got a hole at {where}")
+    if not np.isfinite(height):  # over a hole: no atom is near, at whatever height
+        height = (slab.positions @ up).max() - (arms @ up).min()
     added = adsorbate.copy()
     base = np.asarray(position) - (np.asarray(position) @ up) * up + height * up
     added.set_positions(base + arms)

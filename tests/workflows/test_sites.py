@@ -136,7 +136,7 @@ def test_an_adsorbate_touches_at_the_sum_of_the_radii() -> None:
         both = placement.atoms
         lengths = both.get_all_distances(mic=True)[:12, 12:]
         radii = covalent_radii[both.numbers]
-        gaps = lengths - radii[:12, None] - radii[None, 12:]
+        gaps = lengths - radii[:12, None] - np.maximum(radii[None, 12:], 0.6)  # hydrogen
         assert gaps.min() == pytest.approx(0, abs=1e-6)
 
 
@@ -168,6 +168,14 @@ def test_adsorbates_by_name() -> None:
         as_adsorbate("CH3OHH")
     with pytest.raises(InvalidInputError, match="at least one atom"):
         as_adsorbate(Atoms())
+
+
+def test_hydrogen_starts_above_wide_hollows_and_over_holes() -> None:
+    for slab in (fcc100("Pb", (2, 2, 3), vacuum=6.0), fcc100("Pb", (2, 2, 1), vacuum=6.0)):
+        (hollow,) = (site for site in adsorption_sites(slab) if site.kind == "hollow")
+        atoms = place(slab, Atoms("H"), np.array(hollow.position))
+        assert atoms.positions[-1, 2] > hollow.position[2] - 0.5
+        assert atoms.get_distances(-1, range(len(slab)), mic=True).min() > 1.7
 
 
 def test_room_above_the_slab() -> None:
