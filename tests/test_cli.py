@@ -253,6 +253,27 @@ def test_help_loads_nothing_heavy() -> None:
     assert done.stdout.endswith("[]\n")
 
 
+def test_md_goes_on_where_it_stopped(stretched, tmp_path, capsys) -> None:
+    trajectory, frames, pictures = str(tmp_path / "md.traj"), str(tmp_path / "md.xyz"), []
+    for name in ("plot", "analysis"):
+        pictures += [f"--{name}", str(tmp_path / f"{name}.png")]
+    arguments = ["md", stretched, *CHEAP, "--timestep", "0.2", "--trajectory", trajectory]
+    code, first = run_json(capsys, [*arguments, "--steps", "4"])
+    assert code == 0
+    code, both = run_json(
+        capsys, [*arguments, "--steps", "8", "--restart", "--out", frames, *pictures]
+    )
+    assert code == 0
+    np.testing.assert_allclose(both["potential"][:5], first["potential"], atol=1e-10)
+    total = np.add(both["potential"], both["kinetic"])
+    assert np.ptp(both["potential"]) > 10 * np.ptp(total)
+    assert len(read(frames, index=":")) == len(both["msd"]) == 9
+    assert (tmp_path / "analysis.png").stat().st_size > 1000
+    assert "pressure: expected 0 for ensemble 'nve'" in one_error_line(
+        capsys, ["md", stretched, *CHEAP, "--pressure", "1"]
+    )
+
+
 def hydrogen_exchange(distance: float) -> Atoms:
     """H3 on a line: H2 at one end, an atom at the other."""
     atoms = Atoms("H3", [(0, 0, 0), (0, 0, 0.8), (0, 0, 0.8 + distance)])

@@ -23,6 +23,7 @@ from ase_neuralxc.cli.files import (
 from ase_neuralxc.cli.label import label
 from ase_neuralxc.cli.reactions import adsorb, neb
 from ase_neuralxc.workflows import UnconvergedWarning
+from ase_neuralxc.workflows import md as run_dynamics
 from ase_neuralxc.workflows import relax as relax_atoms
 from ase_neuralxc.workflows import vibrations as vibrate_atoms
 from ase_neuralxc.workflows.common import max_force, snapshot
@@ -107,6 +108,51 @@ def relax(arguments: argparse.Namespace) -> int:
     return OK if result.converged else UNCONVERGED
 
 
+def md(arguments: argparse.Namespace) -> int:
+    """`neuralxc md`: molecular dynamics."""
+    atoms = read_structure(arguments.structure, arguments.index)
+    for path in (arguments.out, arguments.plot, arguments.analysis):
+        check_writable(path)
+    attach(arguments, atoms)
+    with progress_bar(arguments, "step") as progress:
+        result = run_dynamics(
+            atoms,
+            progress=progress,
+            **{
+                name: getattr(arguments, name)
+                for name in (
+                    "ensemble",
+                    "timestep",
+                    "steps",
+                    "interval",
+                    "temperature",
+                    "pressure",
+                    "cell",
+                    "seed",
+                    "trajectory",
+                    "restart",
+                )
+            },
+        )
+    if arguments.out is not None:
+        write_structures(arguments.out, result.frames)
+    if arguments.plot is not None:
+        result.plot(arguments.plot)
+    if arguments.analysis is not None:
+        result.plot_analysis(arguments.analysis)
+    summary = {
+        **describe(result.frames[-1]),
+        "times": result.times,
+        "potential": result.potential,
+        "kinetic": result.kinetic,
+        "temperatures": result.temperatures,
+        "drift": result.drift,
+        "msd": result.msd(),
+    }
+    emit(arguments, summary, result.table())
+    return OK
+
+
 def vib(arguments: argparse.Namespace) -> int:
     """`neuralxc vib`: vibrational modes."""
     atoms = read_structure(arguments.structure, arguments.index)
@@ -176,6 +222,7 @@ def td(arguments: argparse.Namespace) -> int:
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "energy": energy,
     "relax": relax,
+    "md": md,
     "eos": eos,
     "phonons": phonons,
     "vib": vib,

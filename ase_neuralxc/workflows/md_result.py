@@ -131,3 +131,27 @@ class MDResult:
         below.set_ylabel("temperature / K")
         below.set_xlabel("time / fs")
         return save_figure(figure, path)
+
+    def plot_analysis(self, path: str | Path, rmax: float = 6.0) -> Path:
+        """Write a picture of structure and diffusion.
+
+        The radial distribution is left out where there is no mean density (molecules, slabs).
+
+        Args:
+            path: target file.
+            rmax: largest distance of the radial distribution in Angstrom.
+
+        Returns:
+            The path.
+        """
+        bulk = bool(self.frames[0].pbc.all())
+        figure, axes = new_figure(rows=2 if bulk else 1)
+        if bulk:
+            axes[0].plot(*self.rdf(rmax))
+            axes[0].axhline(1.0, linestyle="--", color="gray")
+            axes[0].set_xlabel("r / Å")
+            axes[0].set_ylabel("g(r)")
+        axes[-1].plot(self.times - self.times[0], self.msd())
+        axes[-1].set_xlabel("lag / fs")
+        axes[-1].set_ylabel("mean square displacement / Å²")
+        return save_figure(figure, path)

@@ -219,6 +219,9 @@ def test_table_and_picture(tmp_path) -> None:
     assert len(r) == len(g) == 20
     assert g.max() > 1
     assert len(result.msd()) == 5
+    assert result.plot_analysis(tmp_path / "bulk.png", rmax=4.0).stat().st_size > 1000
+    free = md(molecule("H2O"), EMT(), steps=2)
+    assert free.plot_analysis(tmp_path / "free.png").stat().st_size > 1000
 
 
 @pytest.mark.parametrize(
