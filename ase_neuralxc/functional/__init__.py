@@ -12,6 +12,7 @@ if TYPE_CHECKING:
         save_checkpoint,
     )
     from ase_neuralxc.functional.coefficient import CoefficientFunctional
+    from ase_neuralxc.functional.moments import MomentFunctional
     from ase_neuralxc.functional.neural import NeuralSemilocal
     from ase_neuralxc.functional.protocol import SemilocalFunctional, XCFunctional
     from ase_neuralxc.functional.registry import available, load_functional
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 # Lazy, so that the learned functionals and their files load only where they are used.
 _LAZY = {
     "CoefficientFunctional": "coefficient",
+    "MomentFunctional": "moments",
     "NeuralSemilocal": "neural",
     "SemilocalFunctional": "protocol",
     "XCFunctional": "protocol",
@@ -31,6 +33,7 @@ _LAZY = {
 
 __all__ = [
     "CoefficientFunctional",
+    "MomentFunctional",
     "NeuralSemilocal",
     "SemilocalFunctional",
     "XCFunctional",

@@ -18,6 +18,7 @@ from ase_neuralxc.errors import InvalidInputError, unknown_name
 #: Where the architectures of this package are defined; imported when a checkpoint names them.
 _BUILT_IN = {
     "coefficient": "ase_neuralxc.functional.coefficient",
+    "moments": "ase_neuralxc.functional.moments",
     "neural-semilocal": "ase_neuralxc.functional.neural",
 }
 _REGISTRY: dict[str, tuple[type[nn.Module], type]] = {}

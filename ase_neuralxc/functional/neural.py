@@ -160,9 +160,16 @@ class NeuralSemilocal(SemilocalFunctional):
         """
         return exact.saturate(self.correlation_net(inputs), self.settings.correlation_bound)
 
-    def local_energy_density(self, invariants: DensityInvariants) -> Tensor:
-        """Exchange-correlation energy per volume, [n] in Hartree/Bohr^3 (see the base class)."""
-        inputs = exact.TotalInputs.from_invariants(invariants)
+    def exchange(self, invariants: DensityInvariants, inputs: exact.TotalInputs) -> Tensor:
+        """Semi-local exchange, its share of the mixture with exact exchange taken.
+
+        Args:
+            invariants: of the density at n points.
+            inputs: made from them.
+
+        Returns:
+            [n] energy per volume in Hartree/Bohr^3.
+        """
         if invariants.closed_shell:
             # Exchange channel and total density have the same s and alpha.
             factor = self.exchange_enhancement(inputs.gradient, inputs.orbital)
@@ -171,10 +178,15 @@ class NeuralSemilocal(SemilocalFunctional):
             exchange = torch.where(inputs.counts, exchange, 0.0)
         else:
             exchange = self._spin_resolved_exchange(invariants)
+        return (1.0 - self.exchange_fraction) * exchange
+
+    def local_energy_density(self, invariants: DensityInvariants) -> Tensor:
+        """Exchange-correlation energy per volume, [n] in Hartree/Bohr^3 (see the base class)."""
+        inputs = exact.TotalInputs.from_invariants(invariants)
         factor = self.correlation_enhancement(inputs.stacked())
         correlation = factor * self.base.correlation(invariants, inputs)
         correlation = torch.where(inputs.counts, correlation, 0.0)
-        return (1.0 - self.exchange_fraction) * exchange + correlation
+        return self.exchange(invariants, inputs) + correlation
 
     def _spin_resolved_exchange(self, y: DensityInvariants) -> Tensor:
         """Both channels in one batch, each as an unpolarised density of twice its size."""

@@ -13,14 +13,14 @@ from ase_neuralxc.backend.atom_grid import AtomGrid
 from ase_neuralxc.backend.grid_density import grid_densities
 from ase_neuralxc.backend.hook import TorchNumInt
 from ase_neuralxc.backend.ladder import SecondOrder
-from ase_neuralxc.backend.molecular import MolecularBackend
+from ase_neuralxc.backend.molecular import MolecularBackend, MolecularNumInt
 from ase_neuralxc.backend.nonlocal_energy import NonlocalEnergy
 from ase_neuralxc.backend.nonlocal_hook import NonlocalNumInt
 from ase_neuralxc.backend.settings import KSSettings
 from ase_neuralxc.derivatives.hessian import hessian
 from ase_neuralxc.errors import FunctionalError, InvalidInputError
 from ase_neuralxc.features.names import Feature
-from ase_neuralxc.functional import load_functional
+from ase_neuralxc.functional import MomentFunctional, load_functional
 from ase_neuralxc.records import units
 from ase_neuralxc.terms.dispersion import Dispersion
 
@@ -53,7 +53,7 @@ def ground():
 def test_semilocal_functional_gives_the_same_on_both_routes(name, reference, density_fit):
     local = solve(load_functional(name), reference, density_fit=density_fit)
     other = solve(Disguised(load_functional(name)), reference, density_fit=density_fit)
-    assert type(local.host._numint) is TorchNumInt
+    assert type(local.host._numint) is MolecularNumInt
     assert type(other.host._numint) is NonlocalNumInt
     assert other.energy == pytest.approx(local.energy, abs=ENERGY_TOLERANCE)
     forces = BACKEND.forces(local)
@@ -66,6 +66,12 @@ def test_semilocal_functional_gives_the_same_on_both_routes(name, reference, den
 @pytest.mark.parametrize("kind", KINDS)
 def test_forces_equal_finite_differences(kind, reference, density_fit):
     check_forces(AtomMoments(KINDS[kind]), reference, density_fit=density_fit)
+
+
+@pytest.mark.parametrize("reference", ["rks", "uks"])
+def test_forces_of_learned_moments_equal_finite_differences(reference):
+    functional = MomentFunctional(width=8, channels=2, head_scale=0.5, dtype="float64")
+    check_forces(functional, reference, density_fit=True)
 
 
 @pytest.mark.slow

@@ -18,6 +18,7 @@ from ase_neuralxc.features.grid import GridFeatures
 from ase_neuralxc.features.names import Feature
 from ase_neuralxc.functional import (
     CoefficientFunctional,
+    MomentFunctional,
     NeuralSemilocal,
     SemilocalFunctional,
     XCFunctional,
@@ -36,6 +37,7 @@ BUILT = {
     "neural": lambda: NeuralSemilocal(**SMALL),
     "neural on r2scan": lambda: NeuralSemilocal(base="r2scan", **SMALL),
     "coefficient": lambda: CoefficientFunctional(**SMALL),
+    "trained moments": lambda: MomentFunctional(head_scale=0.3, channels=2, **SMALL),
     "moments": AtomMoments,
     "moments per atom": lambda: AtomMoments(atomwise=True),
     "disguised": lambda: Disguised(load_functional("pbe")),
