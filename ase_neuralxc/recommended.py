@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ase_neuralxc.backend.libxc import PREFIX
 from ase_neuralxc.terms.dispersion import Dispersion, parse_dispersion
 
 #: Value of `dispersion` that leaves the choice to the functional.
@@ -43,5 +44,5 @@ def recommended_dispersion(functional: Any, asked: str | None) -> Dispersion | N
     if asked == RECOMMENDED:
         card = getattr(functional, "card", None)
         asked = None if card is None else card.dispersion
-    damping = getattr(functional, "dispersion", None) or functional.name
+    damping = getattr(functional, "dispersion", None) or functional.name.removeprefix(PREFIX)
     return parse_dispersion(asked, damping)

@@ -1,10 +1,10 @@
 """Errors of functionals over reaction sets, self-consistently or on stored densities.
 
-python scripts/benchmark_xc.py pbe+d4 r2scan+d4 my.safetensors+card --data DATA... --out bench
+python scripts/benchmark_xc.py r2scan+d4 my.safetensors+recommended --data DATA... --out bench
 python scripts/benchmark_xc.py pbe r2scan my.safetensors --data DATA... --stored DENSITIES --out b
 
 A functional is a name, a checkpoint or libxc:NAME, with an optional +DISPERSION: d4 or d3bj, with
-:NAME for the damping of another functional, or "card" for what a checkpoint's card recommends. Only
+:NAME for the damping of another functional, or "recommended": what a checkpoint's card says. Only
 reactions whose species all have at most --max-basis-functions are computed; the list does not
 depend on the functionals. Stop and repeat the command at any time: it goes on where it was.
 """
@@ -24,9 +24,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 from ase_neuralxc.backend.libxc import PREFIX, find_functional
 from ase_neuralxc.campaign import Campaign
 from ase_neuralxc.errors import InvalidInputError, NeuralXCError, unknown_name
-from ase_neuralxc.functional.checkpoint import read_card
 from ase_neuralxc.functional.protocol import SemilocalFunctional
-from ase_neuralxc.terms.dispersion import Dispersion, parse_dispersion
+from ase_neuralxc.recommended import recommended_dispersion
+from ase_neuralxc.terms.dispersion import Dispersion
 from ase_neuralxc.training.planning import plan
 from ase_neuralxc.training.precompute import count_basis_functions
 from ase_neuralxc.training.reactions import (
@@ -82,16 +82,9 @@ def request(spec: str) -> Request:
     if not plus:
         xc, dispersion = spec, ""
     functional = find_functional(xc)
-    if dispersion == "card":
-        dispersion = read_card(xc).dispersion or ""
-    damping = getattr(functional, "dispersion", None) or functional.name.removeprefix(PREFIX)
+    term = recommended_dispersion(functional, dispersion or None)
     label = functional.name.removeprefix(PREFIX)
-    return Request(
-        label=f"{label}-{dispersion.upper()}" if dispersion else label,
-        xc=xc,
-        functional=functional,
-        dispersion=parse_dispersion(dispersion or None, damping),
-    )
+    return Request(label if term is None else f"{label}+{term.name}", xc, functional, term)
 
 
 def choose(sets: list[ReactionSet], names: list[str] | None) -> list[ReactionSet]:

@@ -206,12 +206,11 @@ def test_the_script_computes_once_and_reports(run, data, tmp_path):
     assert code == 0
     assert "| tiny | 1/4 |" in text  # H and H2 alone are that small
     assert "| tiny | 3 | 0 |" in text
-    assert "PBE" not in text
-    assert "pbe-D4" in text
+    assert "| pbe | pbe+d4(pbe) |" in text
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     bond = report["functionals"]["pbe"]["reaction_energies"]["tiny/H2"]
     assert bond == pytest.approx(104.0, abs=3.0)  # kcal/mol
-    shift = report["functionals"]["pbe-D4"]["reaction_energies"]["tiny/H2"] - bond
+    shift = report["functionals"]["pbe+d4(pbe)"]["reaction_energies"]["tiny/H2"] - bond
     assert 0 < abs(shift) < 0.5
     code, again = run(*wanted, *common, "--report-only")
     assert (code, again) == (0, text)
