@@ -1,6 +1,6 @@
 """A barrier from potential + refinement against a climbing-image NEB on DFT itself.
 
-The turn of the hydroxyl group of formic acid. The potential comes from the loop of
+The inversion of ammonia. The potential comes from the loop of
 `scripts/quickstart.py` at a cheap level of DFT; the reference is a NEB of this package with every
 force from DFT, its saddle sharpened with the dimer method. Every DFT calculation is counted, those
 of the training apart. Resumable: out/refined_barrier.
@@ -28,7 +28,7 @@ from mlip.calculator import CloseContactWarning
 from mlip.training.config import build_settings
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
-from quickstart import SETTINGS, conformers
+from quickstart import SETTINGS, pyramids
 
 FOLDER = Path("out/refined_barrier")
 
@@ -65,7 +65,7 @@ def reference(task: dict[str, Any], attempt: int) -> dict[str, Any]:
     protocol = replace(Protocol(), **task)
     Counting.count = 0
     ends: list[Atoms] = []
-    for atoms in conformers():
+    for atoms in pyramids():
         atoms.calc = Counting(**protocol.dft)
         ends.append(relax(atoms, fmax=protocol.ends_fmax).atoms)
     calls = {"ends": Counting.count}
@@ -75,6 +75,7 @@ def reference(task: dict[str, Any], attempt: int) -> dict[str, Any]:
         n_images=protocol.n_images,
         fmax=protocol.band_fmax,
         relax_ends=False,
+        keep_order=True,
         refine="dimer",
         refine_fmax=protocol.saddle_fmax,
         verify=False,
@@ -92,15 +93,15 @@ def refined(protocol: Protocol) -> dict[str, Any]:
     """Potential and refinement."""
     dft = NeuralXC(**protocol.dft)
     settings = {**protocol.loop, "starts": "", "out": str(FOLDER / "loop")}
-    learned = run_loop(build_settings(LoopConfig, settings), starts=conformers(), dft=dft)
+    learned = run_loop(build_settings(LoopConfig, settings), starts=pyramids(), dft=dft)
     calc = MLIP(learned.models)
     warnings.simplefilter("ignore", CloseContactWarning)
     minima = []
-    for atoms, name in zip(conformers(), ("first", "second"), strict=True):
+    for atoms, name in zip(pyramids(), ("first", "second"), strict=True):
         minimum = relax(atoms, calc, fmax=0.005).atoms
         minimum.info["name"] = name
         minima.append(minimum)
-    path = neb(*minima, calc, n_images=7, relax_ends=False, fmax=0.03, refine="dimer")
+    path = neb(*minima, calc, n_images=7, relax_ends=False, keep_order=True, refine="dimer")
     path.saddle.atoms.info["name"] = "saddle"
     results: dict[str, Any] = {"labels": learned.rows[-1].labels}
     for title, potential in (("single points", None), ("moved", calc)):

@@ -1,7 +1,7 @@
 """The closed loop on a small molecule: label, train, explore, ask again, refine.
 
-Formic acid has two conformers. Some dozens of DFT labels train a potential of its own; the
-potential finds both minima and the barrier between them, DFT refines the three points, and
+Ammonia turns inside out over a planar saddle. Some dozens of DFT labels train a potential of its
+own; the potential finds the minima and the barrier between them, DFT refines these points, and
 everything ends in one page, quickstart/report.html. Killed? Run it again: it goes on.
 """
 
@@ -32,21 +32,22 @@ SETTINGS = {
         "md": {"temperatures": [400, 800], "steps": 300, "interval": 10},
         "path": {"images": 7, "steps": 10},
     },
-    "selection": {"budget": 10, "uncertain_above": 0.03},
+    "selection": {"budget": 8, "uncertain_above": 0.02},
     "training": {
         "epochs": 300,
         "validate_every": 20,
+        "data": {"valid_fraction": 0.15},
         "model": {"r_max": 4.5, "channels": 16, "hidden": 32, "l_max": 3},
         "loss": {"uncertainty": 0.01},
     },
 }
 
 
-def conformers() -> list[Atoms]:
-    """Formic acid with its hydroxyl towards and away from the carbonyl oxygen."""
-    first = molecule("HCOOH")  # O C O H H, the first hydrogen on the first oxygen
+def pyramids() -> list[Atoms]:
+    """Ammonia and its mirror image, which it becomes by inversion."""
+    first = molecule("NH3")
     second = first.copy()
-    second.rotate_dihedral(2, 1, 0, 3, 180.0, indices=[3])
+    second.positions[:, 2] *= -1.0
     return [first, second]
 
 
@@ -73,28 +74,28 @@ def main() -> int:
             bar.set_postfix_str(message, refresh=False)
             bar.update(done - bar.n)
 
-        learned = run_loop(config, show, report, starts=conformers(), dft=dft)
+        learned = run_loop(config, show, report, starts=pyramids(), dft=dft)
 
     # 2. minima and the barrier between them, on the potential
     calc = MLIP(learned.models)
     warnings.simplefilter("ignore", CloseContactWarning)
     minima = []
-    for atoms, name in zip(conformers(), ("first conformer", "second conformer"), strict=True):
+    for atoms, name in zip(pyramids(), ("pyramid", "mirror image"), strict=True):
         minimum = relax(atoms, calc, fmax=0.005).atoms
         minimum.info["name"] = name
         minima.append(minimum)
-    path = neb(*minima, calc, n_images=7, relax_ends=False, fmax=0.03, refine="dimer")
+    path = neb(*minima, calc, n_images=7, relax_ends=False, keep_order=True, refine="dimer")
     show(path.table())
 
     # 3. DFT at the points that matter
-    path.saddle.atoms.info["name"] = "barrier"
+    path.saddle.atoms.info["name"] = "planar"
     refined = refine(
         [minima[0], path.saddle, minima[1]],
         dft=dft,
         potential=calc,
         budget=12,
         stands_below=0.03,
-        reference="first conformer",
+        reference="pyramid",
         directory=arguments.out / "refine",
         append_to=arguments.out / "refined.extxyz",
     )
@@ -111,7 +112,7 @@ def main() -> int:
     for picture, title in pictures:
         blocks += [page.heading(title), page.picture(picture, title)]
     blocks += [page.preformatted(text) for text in (refined.table(), path.table(), learned.table())]
-    page.write_html(arguments.out / "report.html", "Formic acid: label, train, refine", blocks)
+    page.write_html(arguments.out / "report.html", "Ammonia: label, train, refine", blocks)
     show(f"\n{arguments.out / 'report.html'} written after {seconds:.0f} s")
     return 0 if all(point.verdict == "stands" for point in refined.points) else 1
 

@@ -156,6 +156,7 @@ class PathImages:
                     climb=False,
                     verify=False,
                     relax_ends=False,
+                    keep_order=True,
                 )
             for number, image in enumerate(band.images[1:-1], start=1):
                 yield sampled(image, "path", parent, image=number)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,8 @@ from ase_neuralxc.labeller import NeuralXCLabeller, split_state
 from ase_neuralxc.records import FidelityTag, LabelRecord, SpinState
 from ase_neuralxc.records.label import RESULTS
 
+#: Parameters of a calculator that change no result.
+_OUTPUT = frozenset({"txt", "label"})
 #: Labellers that a configuration can name.
 KINDS = ("neuralxc", "emt")
 
@@ -47,7 +50,7 @@ class CalculatorLabeller:
         plain = {
             key: value
             for key, value in sorted(parameters.items())
-            if isinstance(value, str | int | float | bool) and key not in ("txt", "label")
+            if _is_plain(value) and value is not None and key not in _OUTPUT
         }
         self.identity = f"{type(calc).__name__} {plain}"
         self.fidelity = FidelityTag(functional=self.identity, host="ase")
@@ -154,11 +157,18 @@ def as_source(dft: Any) -> Source:
     if isinstance(dft, Source):
         return dft
     if isinstance(dft, NeuralXC):
+        # what was left at its default is left out: written out or not, it is one level of theory
+        known = signature(NeuralXC).parameters
+        at_default = {
+            name
+            for name, value in dft.parameters.items()
+            if name in known and _is_plain(value) and value == known[name].default
+        }
         return neuralxc_source(
             {
-                key: value
-                for key, value in dft.parameters.items()
-                if value is not None and key not in ("txt", "label") and (key, value) not in _PLAIN
+                name: value
+                for name, value in dft.parameters.items()
+                if name == "xc" or name not in _OUTPUT | at_default
             }
         )
     # first: calculators of ASE have a `label` too, which is a path
@@ -169,6 +179,11 @@ def as_source(dft: Any) -> Source:
     raise InvalidInputError(
         f"dft: expected a labeller or a calculator of ASE, got {type(dft).__name__}"
     )
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a value can be compared and written: arrays and functionals are not."""
+    return isinstance(value, str | int | float | bool | None)
 
 
 def neuralxc_source(keywords: Mapping[str, Any]) -> Source:
@@ -205,7 +220,3 @@ def named_source(kind: str, keywords: Mapping[str, Any]) -> Source:
             raise InvalidInputError(f"labeller: 'emt' has no settings, got {sorted(keywords)}")
         return Source((EMTLabeller(),))
     raise unknown_name("labeller", kind, KINDS)
-
-
-#: Parameters that say nothing, so that they do not make two identities of one level of theory.
-_PLAIN = (("backend", "auto"), ("charge", 0))

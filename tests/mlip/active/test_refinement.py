@@ -10,6 +10,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import FixAtoms
 from ase.optimize import BFGS
 
+from ase_neuralxc import NeuralXC
 from ase_neuralxc.campaign import EMTLabeller
 from ase_neuralxc.errors import InvalidInputError
 from ase_neuralxc.records import SpinState, read_records
@@ -190,3 +191,15 @@ def test_labels_of_a_calculator_say_its_level():
     assert "0.4" in record.fidelity.functional
     assert record.energy == pytest.approx(record.to_atoms().get_potential_energy())
     assert np.abs(record.forces).max() > 0
+
+
+def test_settings_at_their_defaults_do_not_make_another_level():
+    def identity(**settings):
+        return as_source(NeuralXC("pbe", basis="sto-3g", **settings)).labellers[0].identity
+
+    assert identity() == identity(charge=0, txt="log.txt", backend="auto")
+    assert identity() != identity(grid_level=1)
+    state = as_source(NeuralXC("pbe", charge=1, multiplicity=2)).state_of(Atoms("H2"))
+    assert (state.charge, state.n_unpaired) == (1, 1)
+    with pytest.raises(InvalidInputError, match="'emt' has no settings"):
+        named_source("emt", {"xc": "pbe"})
