@@ -78,7 +78,9 @@ def kill_until_done(protocol: Protocol, folder: Path) -> dict:
     before: set[str] = set()
     while True:
         process = subprocess.Popen(
-            [sys.executable, __file__, "--label", str(folder)], start_new_session=True
+            [sys.executable, __file__, "--label", str(folder)],
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
         )
         while process.poll() is None and len(names(results)) == len(before):
             time.sleep(0.05)
@@ -98,12 +100,14 @@ def kill_until_done(protocol: Protocol, folder: Path) -> dict:
             unreadable += len(read_records(path)) != 1
         before = there
         after_kills.append(len(there))
+    # The key of a record is the content of the structure that was asked for; the record itself may
+    # say more, such as the spin that was resolved.
+    found = [path.stem for path in results.iterdir()]
     records = collect(folder)
     require_single_fidelity(records)
     wanted = {
         task_key(LabelTask.from_atoms(atoms, state_from_atoms(atoms))) for atoms in images(protocol)
     }
-    found = [record.content_hash for record in records]
     everything = [path.name for path in folder.rglob("*") if path.is_file()]
     return {
         "kills": kills,
@@ -111,10 +115,9 @@ def kill_until_done(protocol: Protocol, folder: Path) -> dict:
         "records_lost_by_kills": lost,
         "records_not_readable_after_kills": unreadable,
         "valid_records": sum(record.convergence["converged"] is True for record in records),
-        "distinct_structures": len(set(found)),
         "missing": len(wanted - set(found)),
         "not_asked_for": len(set(found) - wanted),
-        "duplicates": len(found) - len(set(found)),
+        "duplicates": len(records) - len({record.content_hash for record in records}),
         "partial_files": sum(name.startswith(".") for name in everything),
         "failures_left": len(list((folder / "failures").iterdir())),
         "wall_s": round(time.monotonic() - start, 1),

@@ -97,14 +97,36 @@ def contact_heights(
         sphere falls through), and [n] the atoms touched.
     """
     up = normal(slab)
-    points = np.atleast_2d(points)
-    between = (slab.positions[None] - points[:, None]).reshape(-1, 3)
-    flat = between - np.outer(between @ up, up)
-    lateral = find_mic(flat, _in_plane(slab), (True, True, False))[1].reshape(len(points), -1)
     reach = scale * (covalent_radii[slab.numbers] + radius)
-    above = np.sqrt(np.clip(reach**2 - lateral**2, 0.0, None))
-    heights = np.where(lateral < reach, slab.positions @ up + above, -np.inf)
-    return heights.max(axis=1), heights.argmax(axis=1)
+    plane = _axes(slab)
+    cell = slab.cell.array[:2] @ plane.T  # [2, 2] lattice of the surface
+    # Everything into one cell, and as many images of the atoms as a sphere can touch.
+    inside = (np.linalg.solve(cell.T, (np.atleast_2d(points) @ plane.T).T).T % 1.0) @ cell
+    home = (np.linalg.solve(cell.T, (slab.positions @ plane.T).T).T % 1.0) @ cell
+    depths = abs(np.linalg.det(cell)) / np.linalg.norm(cell[::-1], axis=1)
+    counts = np.ceil(reach.max() / depths).astype(int)
+    shifts = np.array(
+        [(i, j) for i in range(-counts[0], counts[0] + 1) for j in range(-counts[1], counts[1] + 1)]
+    )
+    images = (home[None] + (shifts @ cell)[:, None]).reshape(-1, 2)
+    near = KDTree(inside).sparse_distance_matrix(
+        KDTree(images), reach.max(), output_type="coo_matrix"
+    )
+    atoms = near.col % len(slab)
+    touching = near.data < reach[atoms]
+    rows, atoms, lateral = near.row[touching], atoms[touching], near.data[touching]
+    above = slab.positions[atoms] @ up + np.sqrt(reach[atoms] ** 2 - lateral**2)
+    heights, touched = np.full(len(inside), -np.inf), np.zeros(len(inside), dtype=int)
+    np.maximum.at(heights, rows, above)
+    highest = above == heights[rows]
+    touched[rows[highest]] = atoms[highest]
+    return heights, touched
+
+
+def _axes(slab: Atoms) -> NDArray:
+    """[2, 3] orthonormal axes of the surface, the first one along a."""
+    first = slab.cell[0] / np.linalg.norm(slab.cell[0])
+    return np.array([first, np.cross(normal(slab), first)])
 
 
 def _in_plane(slab: Atoms) -> NDArray:
@@ -243,16 +265,13 @@ def adsorption_sites(slab: Atoms, symprec: float = 0.05) -> list[Site]:
 
 def _all_sites(slab: Atoms) -> list[Site]:
     """Every site of one cell."""
-    up = normal(slab)
     exposed = exposed_atoms(slab)
     cell = _in_plane(slab)
     # Enough images that the triangles of the home cell do not see the rim.
     shifts = np.array([i * cell[0] + j * cell[1] for i in range(-3, 4) for j in range(-3, 4)])
     points = (slab.positions[exposed][None] + shifts[:, None]).reshape(-1, 3)
     owners = np.tile(exposed, len(shifts))
-    frame = np.array([cell[0] / np.linalg.norm(cell[0]), np.cross(up, cell[0])])
-    frame[1] /= np.linalg.norm(frame[1])
-    plane = points @ frame.T
+    plane = points @ _axes(slab).T
     corners: list[tuple[str, tuple[int, ...]]] = [("top", (k,)) for k in range(len(points))]
     corners += _edges_and_faces(plane, Delaunay(plane).simplices)
     sites = []
