@@ -90,6 +90,74 @@ class CompactIntegration:
             )
         return self._integrate(mol, grids, xc_code, np.asarray(dms))
 
+    def nr_rks_fxc(
+        self, mol: Any, grids: Any, xc_code: str, dm0: Any, dms: Any, relativity: int = 0,
+        hermi: int = 0, rho0: Any = None, vxc: Any = None, fxc: Any = None,
+        max_memory: float = 2000, verbose: Any = None,
+    ) -> Any:  # fmt: skip
+        """Change of a closed shell's matrix with one symmetric change of the density matrix."""
+        if np.ndim(dms) != 2 or hermi != 1 or fxc is None or np.iscomplexobj(dms):
+            return super().nr_rks_fxc(  # type: ignore[misc]
+                mol,
+                grids,
+                xc_code,
+                dm0,
+                dms,
+                relativity,
+                hermi,
+                rho0,
+                vxc,
+                fxc,
+                max_memory,
+                verbose,
+            )
+        kernel = np.asarray(fxc)[None, :, None]
+        return self._respond(mol, grids, xc_code, np.asarray(dms)[None], kernel)[0]
+
+    def nr_uks_fxc(
+        self, mol: Any, grids: Any, xc_code: str, dm0: Any, dms: Any, relativity: int = 0,
+        hermi: int = 0, rho0: Any = None, vxc: Any = None, fxc: Any = None,
+        max_memory: float = 2000, verbose: Any = None,
+    ) -> Any:  # fmt: skip
+        """Changes of the matrices of two spins with one symmetric change of their densities."""
+        if np.ndim(dms) != 3 or hermi != 1 or fxc is None or np.iscomplexobj(dms):
+            return super().nr_uks_fxc(  # type: ignore[misc]
+                mol,
+                grids,
+                xc_code,
+                dm0,
+                dms,
+                relativity,
+                hermi,
+                rho0,
+                vxc,
+                fxc,
+                max_memory,
+                verbose,
+            )
+        return self._respond(mol, grids, xc_code, np.asarray(dms), np.asarray(fxc))
+
+    def _respond(
+        self, mol: Any, grids: Any, xc_code: str, changes: NDArray, kernel: NDArray
+    ) -> NDArray:
+        """Changes of matrices [c, nao, nao] by second derivatives [c, rows, c, rows, n]."""
+        kind = self._xc_type(xc_code)  # type: ignore[attr-defined]
+        rows = _ROWS[kind]
+        spins = [natural_orbitals(m) for m in changes]
+        out = np.zeros_like(changes)
+        for block in self._blocks(mol, grids, 0 if kind == "LDA" else 1):
+            change = np.stack(
+                [
+                    densities_of(block.orbitals, block.restrict(orbitals), numbers)[:rows]
+                    for orbitals, numbers in spins
+                ]
+            )
+            here = kernel[..., block.points] * grids.weights[block.points]
+            potentials = np.einsum("sag,satbg->tbg", change, here)
+            for matrix, potential in zip(out, potentials, strict=True):
+                block.add(matrix, potential_matrix(block.orbitals, potential))
+        return out
+
     def _integrate(
         self, mol: Any, grids: Any, xc_code: str, matrices: NDArray
     ) -> tuple[NDArray, float, NDArray]:

@@ -20,7 +20,6 @@ from ase_neuralxc.backend.guess import initial_density
 from ase_neuralxc.backend.hook import TorchNumInt, check_device
 from ase_neuralxc.backend.ladder import DEFAULT_LADDER, Strategy, climb
 from ase_neuralxc.backend.libxc import LibxcFunctional
-from ase_neuralxc.backend.nonlocal_gradient import attach_nonlocal_gradient
 from ase_neuralxc.backend.nonlocal_hook import NonlocalNumInt
 from ase_neuralxc.backend.orbital_gradient import remember_gradient
 from ase_neuralxc.backend.population import atomic_populations
@@ -30,6 +29,7 @@ from ase_neuralxc.backend.solution import KSSolution
 from ase_neuralxc.backend.solvent import attach_solvent
 from ase_neuralxc.backend.stability import doubtful
 from ase_neuralxc.backend.system import System, build_mole, resolve_reference, resolve_spin
+from ase_neuralxc.backend.xc_gradient import attach_gradient
 from ase_neuralxc.errors import InvalidInputError
 from ase_neuralxc.functional.protocol import SemilocalFunctional, XCFunctional
 
@@ -197,8 +197,8 @@ class MolecularBackend:
             pairs = mol.nao * (mol.nao + 1) // 2
             if 8 * pairs * df.make_auxmol(mol, auxbasis).nao <= self.fitting_bytes:
                 mf.with_df.build()
-        if isinstance(mf._numint, NonlocalNumInt):
-            mf = attach_nonlocal_gradient(mf)
+        if isinstance(mf._numint, TorchNumInt):
+            mf = attach_gradient(mf)
         if terms:
             mf = lib.set_class(mf, (_WithTerms, mf.__class__))
             mf.energy_terms = tuple(terms)

@@ -6,7 +6,7 @@ weights change. The two agree only in the limit of a dense grid, which meta-GGAs
 
 Here the two quantities that a Hessian needs of the functional at a fixed density matrix, the
 derivative of its gradient and the derivative of its potential matrix, are central differences of
-PySCF's own gradient (with the response of points and weights) and potential at displaced nuclei.
+the gradient (with the response of points and weights) and the potential at displaced nuclei.
 Nothing is converged again: the response of the orbitals, and everything but the functional, stay
 analytic. The Hessian is then the derivative of the forces at any grid.
 """
@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pyscf import lib
-from pyscf.grad import rks as grad_rks
-from pyscf.grad import uks as grad_uks
+
+from ase_neuralxc.backend.xc_gradient import local_gradient
 
 #: Displacement in Bohr: errors of the order of its square and of rounding divided by it are both
 #: near 1e-7 Hartree/Bohr^2.
@@ -97,16 +97,7 @@ def _displaced(
     integrator, memory = mf._numint, mf.max_memory
     integrate = integrator.nr_rks if closed else integrator.nr_uks
     potential = integrate(mol, grids, mf.xc, density, max_memory=memory)[2]
-    differentiate = (grad_rks if closed else grad_uks).get_vxc_full_response
-    gradient, moved = differentiate(integrator, mol, grids, mf.xc, density, max_memory=memory)
-    # Orbitals of each atom: nabla on bra or ket, hence the factor 2.
-    by_orbital = 2 * np.einsum(
-        "sxij,sij->ix",
-        moved.reshape(-1, 3, *density.shape[-2:]),
-        np.asarray(density).reshape(-1, *density.shape[-2:]),
-    )
-    for atom_index, (_, _, start, stop) in enumerate(mol.aoslice_by_atom()):
-        gradient[atom_index] += by_orbital[start:stop].sum(axis=0)
+    gradient = local_gradient(integrator, mol, grids, mf.xc, np.asarray(density))
     return gradient, np.asarray(potential)
 
 
