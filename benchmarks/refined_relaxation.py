@@ -186,19 +186,21 @@ def row(name: str, plain: dict[str, Any], refined: dict[str, Any], numbers: Any)
 
 
 def summary(rows: list[dict[str, Any]], labels: int) -> dict[str, Any]:
-    long = [r for r in rows if r["plain_calls"] >= 20 and r["both_converged"]]
-    same = [r for r in long if r["same_minimum"]]
-    if not same:
-        return {"structures": len(rows), "with_20_plain_calls": len(long), "same_minimum": 0}
-    saved = float(np.mean([r["plain_calls"] - r["refined_calls"] for r in same]))
+    """Medians; a relaxation that fails or ends elsewhere counts as infinitely dear in the first."""
+    long = [r for r in rows if r["plain_calls"] >= 20]
+    good = [r for r in long if r["both_converged"] and r["same_minimum"]]
+    dear = float("inf")
+    ratio = median(r["ratio"] if r in good else dear for r in long)
+    saved = float(np.mean([r["plain_calls"] - r["refined_calls"] for r in good]))
     return {
         "structures": len(rows),
         "with_20_plain_calls": len(long),
-        "same_minimum": len(same),
-        "median_ratio_all": round(median(r["ratio"] for r in long), 4),
-        "median_ratio_same_minimum": round(median(r["ratio"] for r in same), 4),
-        "median_plain_calls": median(r["plain_calls"] for r in same),
-        "median_refined_calls": median(r["refined_calls"] for r in same),
+        "not_converged": sum(not r["both_converged"] for r in long),
+        "another_minimum": sum(r["both_converged"] and not r["same_minimum"] for r in long),
+        "median_ratio_failures_infinite": round(ratio, 4) if ratio < dear else "infinite",
+        "median_ratio_same_minimum": round(median(r["ratio"] for r in good), 4),
+        "median_plain_calls_same_minimum": median(r["plain_calls"] for r in good),
+        "median_refined_calls_same_minimum": median(r["refined_calls"] for r in good),
         "training_labels": labels,
         "pays_off_after_structures": int(np.ceil(labels / saved)),
     }
@@ -229,6 +231,7 @@ def main() -> None:
         for name in tasks
     ]
     parts = {
+        "all": rows,
         "molecules in the training": [
             r for r in rows if r["structure"].split()[0] in protocol.seen
         ],

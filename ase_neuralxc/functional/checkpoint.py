@@ -166,7 +166,7 @@ def load_checkpoint(path: str | PathLike[str], expected_hash: str | None = None)
     card = _card(path, header)
     if card.name is not None:
         functional.name = card.name
-    functional.card = card  # type: ignore[attr-defined]
+    functional.card = card  # type: ignore[assignment]
     return functional
 
 

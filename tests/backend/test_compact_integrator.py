@@ -134,3 +134,32 @@ def test_a_potential_of_both_signs():
 
 def test_blocks_are_made_of_whole_tiles():
     assert compact_integrator.BLOCK % compact_integrator.BLKSIZE == 0
+
+
+@pytest.mark.parametrize("xc", ["lda,vwn", "pbe", "r2scan"])
+@pytest.mark.parametrize(
+    ("molecule", "method"), [(water, "RKS"), (radical, "UKS"), (distant, "RKS")]
+)
+def test_responses_equal_those_of_the_host(molecule, method, xc):
+    mf = prepare(molecule(), method, xc)
+    density = guess(mf)
+    kernel = mf._numint.cache_xc_kernel(
+        mf.mol, mf.grids, xc, mf.mo_coeff, mf.mo_occ, int(method == "UKS")
+    )
+    change = np.random.default_rng(0).normal(size=density.shape)
+    change = change + np.swapaxes(change, -1, -2)
+    call = "nr_rks_fxc" if method == "RKS" else "nr_uks_fxc"
+    arguments = (mf.mol, mf.grids, xc, None, change, 0, 1, *kernel)
+    expected = getattr(mf._numint, call)(*arguments)
+    compact = use_compact_integration(mf)._numint
+    found = getattr(compact, call)(*arguments)
+    assert np.abs(expected).max() > 0.05
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-9 * np.abs(expected).max())
+    # several changes at once go the usual way
+    several = np.stack([change, 2 * change], axis=-3)
+    arguments = (mf.mol, mf.grids, xc, None, several, 0, 1, *kernel)
+    np.testing.assert_allclose(
+        getattr(compact, call)(*arguments)[..., 1, :, :],
+        2 * expected,
+        atol=1e-8 * np.abs(found).max(),
+    )
