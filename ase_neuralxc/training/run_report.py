@@ -79,6 +79,7 @@ def card(trainer: Trainer, functional: SemilocalFunctional) -> dict[str, Any]:
     digest = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
     dispersion = config.dispersion
     return {
+        "name": config.name,
         "method": "reference reaction energies of the training sets",
         "training_data_hash": digest,
         "dispersion": None if dispersion is None else dispersion.rstrip(")").replace("(", ":"),
