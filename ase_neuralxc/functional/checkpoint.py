@@ -28,12 +28,11 @@ from torch import Tensor, nn
 from ase_neuralxc.errors import CheckpointError, InvalidInputError
 from ase_neuralxc.functional.architectures import architecture_name, build, make_settings
 from ase_neuralxc.functional.protocol import XCFunctional
+from ase_neuralxc.records.files import may_run_code
 
 FORMAT = "ase-neuralxc functional"
 FORMAT_VERSION = 1
 
-_PICKLE = b"\x80"
-_ZIP = b"PK\x03\x04"
 _FIELDS = ("format_version", "architecture", "settings", "hash", "card", "card_hash")
 
 
@@ -197,8 +196,8 @@ def _card(path: Path, header: Mapping[str, str]) -> FunctionalCard:
 def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     """Header and tensors of a file, with every check that needs no architecture."""
     with path.open("rb") as file:
-        start = file.read(len(_ZIP))
-    if start.startswith(_PICKLE) or start == _ZIP:
+        start = file.read(9)
+    if may_run_code(start):
         raise CheckpointError(
             f"{path}: a pickle or zip file, as torch.save writes it: reading it could run code. "
             "Expected a .safetensors file written by save_checkpoint"

@@ -10,6 +10,21 @@ from ase_neuralxc.errors import InvalidInputError
 #: Suffix of files that are being written; one that is left over belongs to an interrupted write.
 PARTIAL_SUFFIX = ".partial"
 
+_PICKLE, _ZIP = b"\x80", b"PK\x03\x04"
+
+
+def may_run_code(start: bytes) -> bool:
+    """Whether a file is a pickle or a zip file of `torch.save`, which can run code when read.
+
+    Args:
+        start: its first nine bytes or more.
+
+    Returns:
+        False for a safetensors file, whose header opens with a brace after its length in eight
+        bytes, whatever these eight are.
+    """
+    return start[8:9] != b"{" and start.startswith((_PICKLE, _ZIP))
+
 
 def atomic_write(path: str | Path, content: bytes) -> None:
     """Write a file so that no reader, and no crash at any moment, ever sees a part of it.

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from ase_neuralxc.errors import CheckpointError, InvalidInputError
 from ase_neuralxc.records.canonical import canonical_json
-from ase_neuralxc.records.files import atomic_write
+from ase_neuralxc.records.files import atomic_write, may_run_code
 from mlip.model.potential import Potential
 from mlip.model.settings import ModelSettings
 from mlip.model.sphere_model import SphereModel
@@ -31,7 +31,6 @@ FORMAT = "mlip potential"
 FORMAT_VERSION = 1
 #: Architectures by the name in the header.
 ARCHITECTURES = {"sphere": SphereModel}
-_PICKLE, _ZIP = b"\x80", b"PK\x03\x04"
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
@@ -150,10 +149,10 @@ def symbol_pairs(shortest: Mapping[tuple[int, int], float]) -> dict[str, float]:
 def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     try:
         with path.open("rb") as file:
-            start = file.read(len(_ZIP))
+            start = file.read(9)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
-    if start.startswith(_PICKLE) or start == _ZIP:
+    if may_run_code(start):
         raise CheckpointError(
             f"{path}: a pickle or zip file, as torch.save writes it: reading it could run code. "
             "Expected a file written by `mlip train`"
