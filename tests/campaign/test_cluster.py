@@ -139,7 +139,7 @@ def test_jobs_are_submitted_to_slurm_and_cancelled(tmp_path, monkeypatch) -> Non
     binaries.mkdir()
     log = tmp_path / "log"
     for name, body in {
-        "sbatch": f'cp "$1" {log}; setsid bash "$1" >/dev/null 2>&1 & '
+        "sbatch": f'cp "$1" {log}; setsid bash {log} >/dev/null 2>&1 & '
         'echo "Submitted batch job $!"',
         "scancel": f'echo cancelled "$@" >> {tmp_path}/cancelled; kill -- -"$1"',
     }.items():
