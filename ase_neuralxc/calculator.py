@@ -39,6 +39,8 @@ from ase_neuralxc.records.label import RESULTS
 from ase_neuralxc.report import write_report
 from ase_neuralxc.terms.field import ElectricField
 
+#: The shipped semi-local functional: for molecules and crystals alike.
+DEFAULT_XC = "nxc-s1"
 _OWN = ("xc", "charge", "multiplicity", "magmoms", "dispersion", "backend", "label", "txt")
 #: From the names and units of a host's properties to those of ASE.
 _UNITS = {
@@ -56,9 +58,10 @@ class NeuralXC(ElectronicLevels, Calculator):
     eV/Angstrom^3 with ASE's sign.
 
     Args:
-        xc: name of a reference or shipped functional, path of a checkpoint (`.safetensors`, or a
-            Skala `.fun` file, whose TorchScript is run), an `XCFunctional`, or "libxc:NAME" for
-            the host's own implementation of a functional.
+        xc: name of a shipped functional ("nxc-s1", the default, is semi-local; "nxc-h1" has exact
+            exchange) or of a reference ("pbe", "r2scan" and so on), path of a checkpoint
+            (`.safetensors`, or a Skala `.fun` file, whose TorchScript is run), an `XCFunctional`,
+            or "libxc:NAME" for the host's own implementation of a functional.
         charge: total charge in e.
         multiplicity: 2S+1; None takes it from the magnetic moments, or else the lowest possible.
         magmoms: [n_atoms] initial moments; None takes `atoms.get_initial_magnetic_moments()`.
@@ -89,7 +92,7 @@ class NeuralXC(ElectronicLevels, Calculator):
 
     def __init__(
         self,
-        xc: str | Path | XCFunctional = "r2scan",
+        xc: str | Path | XCFunctional = DEFAULT_XC,
         *,
         charge: int = 0,
         multiplicity: int | None = None,

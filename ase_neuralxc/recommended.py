@@ -19,13 +19,13 @@ def recommended_settings(functional: Any, host: str) -> dict[str, Any]:
         host: name of the backend; only molecules have a recommended basis and grid.
 
     Returns:
-        "basis" and "grid_level" as far as the card names them.
+        "basis", "grid_level" and "density_fit" as far as the card names them.
     """
     card = getattr(functional, "card", None)
     if card is None or host != "pyscf":
         return {}
-    values = {"basis": card.basis, "grid_level": card.grid_level}
-    return {key: value for key, value in values.items() if value is not None}
+    values = {name: getattr(card, name) for name in ("basis", "grid_level", "density_fit")}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def recommended_dispersion(functional: Any, asked: str | None) -> Dispersion | None:

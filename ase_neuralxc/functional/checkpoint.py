@@ -47,6 +47,7 @@ class FunctionalCard:
         dispersion: dispersion correction to add, for example "d3bj:r2scan"; None if none belongs.
         basis: recommended basis.
         grid_level: recommended PySCF grid level.
+        density_fit: whether its molecules are meant to be calculated with density fitting.
         description: a sentence.
         extra: anything else, JSON values.
     """
@@ -57,6 +58,7 @@ class FunctionalCard:
     dispersion: str | None = None
     basis: str | None = None
     grid_level: int | None = None
+    density_fit: bool | None = None
     description: str | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
 

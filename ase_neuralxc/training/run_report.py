@@ -85,6 +85,7 @@ def card(trainer: Trainer, functional: SemilocalFunctional) -> dict[str, Any]:
         "dispersion": None if dispersion is None else dispersion.rstrip(")").replace("(", ":"),
         "basis": str(density.fidelity.basis),
         "grid_level": 3,
+        "density_fit": True,
         "description": f"{config.architecture}, trained on {len(trainer.training)} reactions",
         "extra": {
             "config": asdict(config) | {"data": sorted(files), "densities": "", "out": ""},

@@ -38,14 +38,25 @@ def always_dies(task, attempt):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def _refuse():
+    raise TypeError("not to be unpickled")
+
+
+class _Refusing:
+    def __reduce__(self):
+        return _refuse, ()
+
+
 class Unpicklable(Exception):
-    def __init__(self, first, second):
-        super().__init__(first)
-        self.second = second
+    """Whatever libraries do to the pickling of exceptions, this one holds what refuses."""
+
+    def __init__(self, message):
+        super().__init__(message)
+        self.content = _Refusing()
 
 
 def raises_what_cannot_be_unpickled(task, attempt):
-    raise Unpicklable("first", "second")
+    raise Unpicklable("first")
 
 
 def slow(task, attempt):

@@ -105,7 +105,7 @@ class Remote(InlineExecutor):
 
 def test_errors_that_cannot_be_unpickled_come_back(tmp_path):
     with pytest.raises(TypeError):
-        pickle.loads(pickle.dumps(work.Unpicklable("first", "second")))
+        pickle.loads(pickle.dumps(work.Unpicklable("first")))
     summary = run(tmp_path, [1], work.raises_what_cannot_be_unpickled, executor=Remote(), retries=0)
     (failure,) = summary.failures.values()
     assert failure.reasons == ("Unpicklable: first",)

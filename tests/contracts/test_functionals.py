@@ -33,7 +33,8 @@ RTOL = 1e-10  # float64 networks
 STEP = 2e-4  # relative change of the densities; the switches of r2SCAN are sharp
 
 BUILT = {
-    **{name: lambda name=name: load_functional(name) for name in available()},
+    # networks of shipped functionals are in float32, which no finite difference likes
+    **{name: lambda name=name: load_functional(name).double() for name in available()},
     "neural": lambda: NeuralSemilocal(**SMALL),
     "neural on r2scan": lambda: NeuralSemilocal(base="r2scan", **SMALL),
     "coefficient": lambda: CoefficientFunctional(**SMALL),
