@@ -79,7 +79,7 @@ class TrainingConfig:
     loss_relative: float = 0.01
     huber: float = 2.0
     set_weights: Mapping[str, float] = field(default_factory=dict)
-    anchor: float = 0.1
+    anchor: float = 0.01
     seed: int = 0
     compress: bool = True
     threads: int = 1

@@ -52,7 +52,7 @@ def config(data, out, **changes):
     values = {
         "data": [str(data / "tiny.jsonl")], "densities": str(data / "densities"), "out": str(out),
         "architecture": "coefficient", "settings": SMALL, "dispersion": "d4(r2scan)",
-        "fold": None, "epochs": 6, "batch": 2, "learning_rate": 5e-3, "warmup": 0.5,
+        "fold": None, "epochs": 6, "batch": 2, "learning_rate": 5e-3, "warmup": 0.5, "anchor": 0.0,
     }  # fmt: skip
     return make_config({**values, **changes})
 
