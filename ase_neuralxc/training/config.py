@@ -46,9 +46,6 @@ class TrainingConfig:
         loss_relative: see above.
         huber: in units of that scale: errors beyond it count linearly.
         set_weights: factor of the loss of single sets, by name.
-        anchor: weight of the mean squared change of a species' energy since the start of the run,
-            in millihartree per electron: reaction energies leave total energies free, and a
-            functional that changes them much in atomic cores needs finer grids.
         seed: of batches and folds.
         compress: train on joined points (`training.compression`) instead of all.
         threads: of torch.
@@ -79,7 +76,6 @@ class TrainingConfig:
     loss_relative: float = 0.01
     huber: float = 2.0
     set_weights: Mapping[str, float] = field(default_factory=dict)
-    anchor: float = 0.01
     seed: int = 0
     compress: bool = True
     threads: int = 1
@@ -89,7 +85,6 @@ class TrainingConfig:
             _require(name, getattr(self, name) >= 1, "at least 1", getattr(self, name))
         for name in ("learning_rate", "clip", "loss_floor", "huber"):
             _require(name, getattr(self, name) > 0, "a positive number", getattr(self, name))
-        _require("anchor", self.anchor >= 0, "a number of at least 0", self.anchor)
         _require("ema", 0 <= self.ema < 1, "a number from 0 to below 1", self.ema)
         held = self.fold is None or 0 <= self.fold < self.folds
         _require("fold", held, f"None or a number below {self.folds}", self.fold)

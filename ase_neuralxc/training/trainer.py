@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from ase.data import atomic_numbers
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -31,10 +30,10 @@ from ase_neuralxc.functional.architectures import build
 from ase_neuralxc.functional.protocol import SemilocalFunctional
 from ase_neuralxc.training.compression import joined_densities
 from ase_neuralxc.training.config import TrainingConfig
-from ase_neuralxc.training.dataset import ReactionTable, xc_energies
+from ase_neuralxc.training.dataset import ReactionTable
 from ase_neuralxc.training.folds import split
 from ase_neuralxc.training.losses import ReactionLoss, error_scales
-from ase_neuralxc.training.reactions import Species, find_reactions, select_reactions
+from ase_neuralxc.training.reactions import find_reactions, select_reactions
 
 STATE = "state.pt"
 
@@ -94,10 +93,6 @@ class Trainer:
             lr=config.learning_rate,
             weight_decay=config.weight_decay,
         )
-        with torch.no_grad():
-            first = xc_energies(self.functional, self.table.densities).tolist()
-        keys = [d.species.content_hash for d in self.table.densities]
-        self._first = dict(zip(keys, first, strict=True))
         self.history: list[EpochRecord] = []
         self.best: dict[str, Any] = _weights(self.averaged)
         self.best_error = math.inf
@@ -161,10 +156,9 @@ class Trainer:
                     order[step * config.batch : (step + 1) * config.batch].tolist()
                 )
                 self.optimizer.zero_grad()
-                xc = xc_energies(self.functional, batch.densities)
-                fixed = batch.fixed_energies(float(self.functional.exchange_fraction))
-                value = self.loss(batch.combine(fixed + xc), batch.references, batch.sets)
-                value = value + self.config.anchor * self._change(batch, xc)
+                value = self.loss(
+                    batch.reaction_energies(self.functional), batch.references, batch.sets
+                )
                 value = value + self.penalty(batch, number, step)
                 value.backward()
                 torch.nn.utils.clip_grad_norm_(self.functional.parameters(), config.clip)
@@ -180,13 +174,6 @@ class Trainer:
             validation_mae=self._mae(self.validation),
             learning_rate=self.optimizer.param_groups[0]["lr"],
         )
-
-    def _change(self, batch: ReactionTable, xc: Tensor) -> Tensor:
-        """Mean squared change of energy of the species since the start, in mHa per electron."""
-        keys = [d.species.content_hash for d in batch.densities]
-        first = torch.tensor([self._first[k] for k in keys], dtype=torch.float64)
-        electrons = torch.tensor([float(_electrons(d.species)) for d in batch.densities])
-        return ((1e3 * (xc - first) / electrons) ** 2).mean()
 
     def _mae(self, indices: Sequence[int]) -> float:
         if not len(indices):
@@ -264,11 +251,6 @@ def _start(config: TrainingConfig) -> SemilocalFunctional:
         )
     functional.name = config.name
     return functional
-
-
-def _electrons(species: Species) -> int:
-    """Number of electrons, those of an effective core included."""
-    return sum(atomic_numbers[s] for s in species.symbols) - species.charge
 
 
 def _weights(module: nn.Module) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from ase_neuralxc.functional import load_checkpoint, load_functional
 from ase_neuralxc.functional.checkpoint import read_card
 from ase_neuralxc.training.compression import compress, joined_densities
 from ase_neuralxc.training.config import load_config, make_config
-from ase_neuralxc.training.dataset import batches, xc_energies
+from ase_neuralxc.training.dataset import batches
 from ase_neuralxc.training.folds import kind_of, split
 from ase_neuralxc.training.losses import ReactionLoss, error_scales
 from ase_neuralxc.training.reactions import Reaction, ReactionSet
@@ -52,7 +52,7 @@ def config(data, out, **changes):
     values = {
         "data": [str(data / "tiny.jsonl")], "densities": str(data / "densities"), "out": str(out),
         "architecture": "coefficient", "settings": SMALL, "dispersion": "d4(r2scan)",
-        "fold": None, "epochs": 6, "batch": 2, "learning_rate": 5e-3, "warmup": 0.5, "anchor": 0.0,
+        "fold": None, "epochs": 6, "batch": 2, "learning_rate": 5e-3, "warmup": 0.5,
     }  # fmt: skip
     return make_config({**values, **changes})
 
@@ -116,27 +116,6 @@ def test_held_out_reactions_stop_the_training(data, tmp_path):
     assert len(errors) < 40
     assert int(np.argmin(errors)) == len(errors) - 4
     assert trainer._mae(trainer.validation) == pytest.approx(min(errors), rel=1e-12)
-
-
-def test_the_anchor_holds_total_energies(data, tmp_path):
-    changes = []
-    for anchor in (0.0, 1000.0):
-        trainer = Trainer(
-            config(data, tmp_path / f"anchor{anchor}", anchor=anchor, epochs=6, learning_rate=0.02)
-        )
-        batch = trainer.table.subset(range(len(trainer.table.reactions)))
-        before = xc_energies(trainer.functional, batch.densities)
-        assert float(trainer._change(batch, before).detach()) == 0.0
-        trainer.run()
-        after = xc_energies(trainer.functional, batch.densities)
-        change = trainer._change(batch, after)
-        electrons = torch.tensor(
-            [float(sum(d.density.sum(0) @ d.weights for d in [s])) for s in batch.densities]
-        )
-        expected = ((1e3 * (after - before) / electrons.round()) ** 2).mean()
-        assert float(change.detach()) == pytest.approx(float(expected.detach()), rel=0.1)
-        changes.append(float(change.detach()))
-    assert changes[1] < 0.1 * changes[0]
 
 
 def test_joined_densities_are_shared_through_files(data):
