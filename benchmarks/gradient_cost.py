@@ -30,6 +30,7 @@ class Protocol:
     width: int = 64
     depth: int = 3
     seed: int = 0
+    trained: str = "nxc-s1"
     target: float = 1.2
 
 
@@ -49,6 +50,7 @@ def main() -> None:
         "native": LibxcFunctional("r2scan"),
         "torch r2scan": load_functional("r2scan"),
         "neural": NeuralSemilocal(width=protocol.width, depth=protocol.depth, seed=protocol.seed),
+        protocol.trained: load_functional(protocol.trained),
     }
     results = []
     for case in protocol.cases:

@@ -24,7 +24,7 @@ class TrainingConfig:
         densities: folder of prepared densities (`scripts/prepare_xc.py`).
         out: folder of the run.
         name: of the functional.
-        architecture: "neural-semilocal" or "coefficient".
+        architecture: "neural-semilocal", "coefficient" or (nonlocal) "moments".
         settings: of the architecture, by name.
         start: checkpoint whose weights are the start, or None.
         dispersion: stored dispersion energy that is part of the model, or None.
@@ -47,7 +47,8 @@ class TrainingConfig:
         huber: in units of that scale: errors beyond it count linearly.
         set_weights: factor of the loss of single sets, by name.
         seed: of batches and folds.
-        compress: train on joined points (`training.compression`) instead of all.
+        compress: train on joined points (`training.compression`) instead of all; must be false
+            for a nonlocal architecture.
         threads: of torch.
     """
 

@@ -19,8 +19,9 @@ from torch import Tensor
 
 from ase_neuralxc.errors import InvalidInputError
 from ase_neuralxc.features.grid import DensityInvariants
-from ase_neuralxc.functional.protocol import SemilocalFunctional
+from ase_neuralxc.functional.protocol import SemilocalFunctional, XCFunctional
 from ase_neuralxc.records import units
+from ase_neuralxc.training.nonlocal_batches import GridBatch, grid_batches
 from ase_neuralxc.training.reactions import Reaction, ReactionSet, Species
 from ase_neuralxc.training.stored import StoredDensity, density_path, open_density
 
@@ -79,8 +80,30 @@ def batches(
             yield _batch(densities, parts, closed_shell, device)
 
 
+def batches_for(
+    functional: XCFunctional,
+    densities: Sequence[StoredDensity],
+    chunk: int = CHUNK,
+    device: str = "cpu",
+) -> Iterator[InvariantBatch | GridBatch]:
+    """Points of species in the form that a functional needs.
+
+    Args:
+        functional: semi-local or nonlocal.
+        densities: stored densities.
+        chunk: largest number of points of a batch of single points.
+        device: torch device of the batches.
+
+    Returns:
+        `batches` for a semi-local functional, else `grid_batches`.
+    """
+    if isinstance(functional, SemilocalFunctional):
+        return batches(densities, chunk, device)
+    return grid_batches(densities, getattr(functional, "atomwise", False), device)
+
+
 def xc_energies(
-    functional: SemilocalFunctional,
+    functional: XCFunctional,
     densities: Sequence[StoredDensity],
     chunk: int = CHUNK,
     device: str = "cpu",
@@ -88,15 +111,16 @@ def xc_energies(
     """Exchange-correlation energies of stored densities, without any exact exchange.
 
     Args:
-        functional: semi-local, on `device`.
+        functional: a torch module on `device`, semi-local or nonlocal.
         densities: of the species.
-        chunk: largest number of points that are evaluated together.
+        chunk: largest number of points of a semi-local functional that are evaluated together.
         device: torch device.
 
     Returns:
         [n_species] in Hartree, once differentiable with respect to the functional's parameters.
     """
-    parameters = tuple(p for p in functional.parameters() if p.requires_grad)
+    module: Any = functional
+    parameters = tuple(p for p in module.parameters() if p.requires_grad)
     return _Energies.apply(functional, densities, chunk, device, *parameters)
 
 
@@ -104,7 +128,7 @@ class _Energies(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        functional: SemilocalFunctional,
+        functional: XCFunctional,
         densities: Sequence[StoredDensity],
         chunk: int,
         device: str,
@@ -113,7 +137,7 @@ class _Energies(torch.autograd.Function):
         ctx.work = functional, densities, chunk, device
         ctx.save_for_backward(*parameters)
         total = torch.zeros(len(densities), dtype=torch.float64, device=device)
-        for batch in batches(densities, chunk, device):
+        for batch in batches_for(functional, densities, chunk, device):
             total += batch.energies(functional, len(densities))
         return total
 
@@ -127,7 +151,7 @@ class _Energies(torch.autograd.Function):
         wanted = [i for i, g in enumerate(cotangent.tolist()) if g != 0.0]
         needed = [densities[i] for i in wanted]
         weights = cotangent[wanted]
-        for batch in batches(needed, chunk, device):
+        for batch in batches_for(functional, needed, chunk, device):
             with torch.enable_grad():
                 value = batch.energies(functional, len(needed)) @ weights
             parts = torch.autograd.grad(value, parameters, allow_unused=True)
@@ -259,12 +283,12 @@ class ReactionTable:
         return self.combine(self.fixed_energies(fraction) + starting)
 
     def reaction_energies(
-        self, functional: SemilocalFunctional, chunk: int = CHUNK, device: str = "cpu"
+        self, functional: XCFunctional, chunk: int = CHUNK, device: str = "cpu"
     ) -> Tensor:
         """Reaction energies of a functional on the stored densities.
 
         Args:
-            functional: semi-local, with any fraction of exact exchange.
+            functional: semi-local or nonlocal, with any fraction of exact exchange.
             chunk: largest number of points that are evaluated together.
             device: torch device of the functional.
 

@@ -12,14 +12,14 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ase_neuralxc.functional import save_checkpoint
-from ase_neuralxc.functional.protocol import SemilocalFunctional
+from ase_neuralxc.functional.protocol import SemilocalFunctional, XCFunctional
 from ase_neuralxc.training.exactness import residuals
 from ase_neuralxc.training.losses import errors_by_set
 from ase_neuralxc.training.reactions import find_reactions
 from ase_neuralxc.training.trainer import Trainer
 
 
-def write_report(trainer: Trainer, functional: SemilocalFunctional) -> Path:
+def write_report(trainer: Trainer, functional: XCFunctional) -> Path:
     """Write checkpoint with card, table of errors and pictures into the folder of the run.
 
     Args:
@@ -38,7 +38,7 @@ def write_report(trainer: Trainer, functional: SemilocalFunctional) -> Path:
     return path
 
 
-def error_table(trainer: Trainer, functional: SemilocalFunctional) -> str:
+def error_table(trainer: Trainer, functional: XCFunctional) -> str:
     """Errors of the starting functional and of the trained one, set by set.
 
     Args:
@@ -59,7 +59,7 @@ def error_table(trainer: Trainer, functional: SemilocalFunctional) -> str:
     return "\n".join(lines)
 
 
-def card(trainer: Trainer, functional: SemilocalFunctional) -> dict[str, Any]:
+def card(trainer: Trainer, functional: XCFunctional) -> dict[str, Any]:
     """Fields of the functional's card.
 
     Args:
@@ -93,12 +93,17 @@ def card(trainer: Trainer, functional: SemilocalFunctional) -> dict[str, Any]:
             "densities": density.fidelity.to_dict(),
             "epochs": len(trainer.history),
             "errors_on_stored_densities_kcal_mol": errors,
-            "constraints": {r.name: r.value for r in residuals(functional)},
+            # measured on points of model densities, of which a nonlocal functional makes nothing
+            "constraints": (
+                {r.name: r.value for r in residuals(functional)}
+                if isinstance(functional, SemilocalFunctional)
+                else {}
+            ),
         },
     }
 
 
-def _errors(trainer: Trainer, functional: SemilocalFunctional) -> list[tuple[str, int, Any, Any]]:
+def _errors(trainer: Trainer, functional: XCFunctional) -> list[tuple[str, int, Any, Any]]:
     """Use, number of sets, errors of the functional and of the start, by set."""
     out = []
     starting = trainer.table.starting_energies().numpy()
@@ -123,7 +128,7 @@ def _curves(trainer: Trainer, path: Path) -> None:
     figure.savefig(path, dpi=150)
 
 
-def _parity(trainer: Trainer, functional: SemilocalFunctional, path: Path) -> None:
+def _parity(trainer: Trainer, functional: XCFunctional, path: Path) -> None:
     figure = Figure(figsize=(6.4, 4.0), layout="constrained")
     axes = figure.subplots()
     references = trainer.table.references.numpy()

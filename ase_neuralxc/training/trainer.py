@@ -27,7 +27,7 @@ from tqdm import tqdm
 from ase_neuralxc.errors import InvalidInputError
 from ase_neuralxc.functional import functional_hash, load_checkpoint, load_functional
 from ase_neuralxc.functional.architectures import build
-from ase_neuralxc.functional.protocol import SemilocalFunctional
+from ase_neuralxc.functional.protocol import SemilocalFunctional, XCFunctional
 from ase_neuralxc.training.compression import joined_densities
 from ase_neuralxc.training.config import TrainingConfig
 from ase_neuralxc.training.dataset import ReactionTable
@@ -99,9 +99,7 @@ class Trainer:
         if (self.out / STATE).exists():
             self._restore()
 
-    def run(
-        self, report: Callable[[EpochRecord], None] = lambda record: None
-    ) -> SemilocalFunctional:
+    def run(self, report: Callable[[EpochRecord], None] = lambda record: None) -> XCFunctional:
         """Train to the end, or from where an earlier run stopped.
 
         Args:
@@ -137,7 +135,7 @@ class Trainer:
         """
         return 0.0
 
-    def energies(self, functional: SemilocalFunctional, indices: Sequence[int]) -> NDArray:
+    def energies(self, functional: XCFunctional, indices: Sequence[int]) -> NDArray:
         """Reaction energies of some reactions of the table, [m] in kcal/mol."""
         if not len(indices):
             return np.zeros(0)
@@ -239,15 +237,16 @@ class Trainer:
         self.history = [EpochRecord(**record) for record in state["history"]]
 
 
-def _start(config: TrainingConfig) -> SemilocalFunctional:
+def _start(config: TrainingConfig) -> Any:
     functional: Any
     if config.start is not None:
         functional = load_checkpoint(config.start)
     else:
         functional = build(config.architecture, config.settings)
-    if not isinstance(functional, SemilocalFunctional):
+    if config.compress and not isinstance(functional, SemilocalFunctional):
         raise InvalidInputError(
-            f"architecture: expected a semi-local functional, got {type(functional).__name__}"
+            f"compress: expected false for {config.architecture!r}, which is nonlocal and needs "
+            f"the points themselves, got true"
         )
     functional.name = config.name
     return functional

@@ -236,3 +236,25 @@ def test_configuration_is_checked(tmp_path):
         make_config({"data": ["d"], "densities": "x"})
     with pytest.raises(InvalidInputError, match="override: expected key=value"):
         load_config(path, ["epochs"])
+
+
+def test_a_nonlocal_functional_is_trained(data, tmp_path):
+    changes = {
+        "architecture": "moments", "compress": False, "epochs": 8,
+        "settings": {"channels": 2, "width": 6, "exchange_width": 6, "depth": 1, "lmax": 1,
+                     "head_scale": 0.0},
+    }  # fmt: skip
+    trainer = Trainer(config(data, tmp_path / "run", **changes))
+    start = float((trainer.table.starting_energies() - trainer.table.references).abs().mean())
+    functional = trainer.run()
+    assert trainer.history[-1].training_mae < 0.8 * start
+    path = write_report(trainer, functional)
+    card = read_card(path)
+    assert card.extra["constraints"] == {}
+    assert "moments" in json.dumps(card.extra["config"])
+    np.testing.assert_allclose(
+        trainer.energies(load_checkpoint(path), trainer.training),
+        trainer.energies(functional, trainer.training),
+    )
+    with pytest.raises(InvalidInputError, match="compress: expected false for 'moments'"):
+        Trainer(config(data, tmp_path / "other", **{**changes, "compress": True}))
