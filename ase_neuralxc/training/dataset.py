@@ -128,7 +128,7 @@ class _Energies(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        functional: XCFunctional,
+        functional: Any,
         densities: Sequence[StoredDensity],
         chunk: int,
         device: str,

@@ -19,7 +19,7 @@ from ase_neuralxc.training.reactions import find_reactions
 from ase_neuralxc.training.trainer import Trainer
 
 
-def write_report(trainer: Trainer, functional: XCFunctional) -> Path:
+def write_report(trainer: Trainer, functional: Any) -> Path:
     """Write checkpoint with card, table of errors and pictures into the folder of the run.
 
     Args:
