@@ -174,20 +174,18 @@ class MomentFunctional(nn.Module):
         square = (away * away).sum(1)
         exponents = away.new_tensor(EXPONENTS)
         radial = torch.exp(-square[:, None] * exponents)  # [n, k]
-        # r^l in units of the width of the radial function
-        scaled = away[:, None, :] * torch.sqrt(exponents)[None, :, None]  # [n, k, 3]
-        channels = source.shape[1]
-        shapes, moments = [], []
+        field = away.new_zeros(away.shape[0], self.settings.channels)
+        gates = None
         for degree in range(self.settings.lmax + 1):
-            solid = spherical_harmonics(degree, scaled, normalize=False, normalization="component")
-            shape = radial[:, :, None] * solid  # [n, k, m]
-            shapes.append(shape)
-            moments.append(torch.einsum("nkm,nc->mkc", shape, source).flatten(1) / _ELECTRONS)
-        scalars = torch.tanh(moments[0][0])
-        field = away.new_zeros(away.shape[0], channels)
-        for degree, (shape, moment) in enumerate(zip(shapes, moments, strict=True)):
-            gate = torch.sigmoid(self.gate[degree].to(torch.float64) @ scalars)
-            mixed = (moment @ self.mix[degree].to(torch.float64).T) * gate  # [m, k c]
-            mixed = mixed.reshape(mixed.shape[0], -1, channels)
-            field = field + torch.einsum("nkm,mkc->nc", shape, mixed)
+            solid = spherical_harmonics(degree, away, normalize=False, normalization="component")
+            # r^l in units of the width of the radial function
+            widths = radial * exponents ** (0.5 * degree)
+            shape = (widths[:, :, None] * solid[:, None, :]).flatten(1)  # [n, k m]
+            moments = (shape.T @ source).unflatten(0, (len(EXPONENTS), -1)) / _ELECTRONS
+            moments = moments.transpose(0, 1).flatten(1)  # [m, k c]
+            if gates is None:
+                gates = torch.sigmoid(self.gate.to(torch.float64) @ torch.tanh(moments[0]))
+            mixed = (moments @ self.mix[degree].to(torch.float64).T) * gates[degree]
+            mixed = mixed.unflatten(1, (len(EXPONENTS), -1)).transpose(0, 1).flatten(0, 1)
+            field = field + shape @ mixed
         return torch.tanh(field)
