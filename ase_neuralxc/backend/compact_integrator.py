@@ -97,20 +97,9 @@ class CompactIntegration:
     ) -> Any:  # fmt: skip
         """Change of a closed shell's matrix with one symmetric change of the density matrix."""
         if np.ndim(dms) != 2 or hermi != 1 or fxc is None or np.iscomplexobj(dms):
-            return super().nr_rks_fxc(  # type: ignore[misc]
-                mol,
-                grids,
-                xc_code,
-                dm0,
-                dms,
-                relativity,
-                hermi,
-                rho0,
-                vxc,
-                fxc,
-                max_memory,
-                verbose,
-            )
+            usual = super().nr_rks_fxc  # type: ignore[misc]
+            return usual(mol, grids, xc_code, dm0, dms, relativity, hermi, rho0, vxc, fxc,
+                         max_memory, verbose)  # fmt: skip
         kernel = np.asarray(fxc)[None, :, None]
         return self._respond(mol, grids, xc_code, np.asarray(dms)[None], kernel)[0]
 
@@ -121,20 +110,9 @@ class CompactIntegration:
     ) -> Any:  # fmt: skip
         """Changes of the matrices of two spins with one symmetric change of their densities."""
         if np.ndim(dms) != 3 or hermi != 1 or fxc is None or np.iscomplexobj(dms):
-            return super().nr_uks_fxc(  # type: ignore[misc]
-                mol,
-                grids,
-                xc_code,
-                dm0,
-                dms,
-                relativity,
-                hermi,
-                rho0,
-                vxc,
-                fxc,
-                max_memory,
-                verbose,
-            )
+            usual = super().nr_uks_fxc  # type: ignore[misc]
+            return usual(mol, grids, xc_code, dm0, dms, relativity, hermi, rho0, vxc, fxc,
+                         max_memory, verbose)  # fmt: skip
         return self._respond(mol, grids, xc_code, np.asarray(dms), np.asarray(fxc))
 
     def _respond(
