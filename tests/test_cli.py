@@ -272,6 +272,9 @@ def test_md_goes_on_where_it_stopped(stretched, tmp_path, capsys) -> None:
     assert "pressure: expected 0 for ensemble 'nve'" in one_error_line(
         capsys, ["md", stretched, *CHEAP, "--pressure", "1"]
     )
+    assert "expected three periodic directions for 'npt'" in one_error_line(
+        capsys, ["md", stretched, *CHEAP, "--npt", "--pressure", "1"]
+    )
 
 
 def hydrogen_exchange(distance: float) -> Atoms:

@@ -205,6 +205,9 @@ def build_parser() -> tuple[Parser, dict[str, list[str]]]:
 
     md = command("md", "molecular dynamics", "-1")
     md.add_argument("--ensemble", default="nve", help="nve, nvt or npt (default nve)")
+    for ensemble in ("nve", "nvt", "npt"):
+        md.add_argument(f"--{ensemble}", dest="ensemble", action="store_const", const=ensemble,
+                        help=f"short for --ensemble {ensemble}")  # fmt: skip
     md.add_argument("--timestep", type=float, default=0.5, help="in fs (default 0.5)")
     md.add_argument("--steps", type=int, default=1000, help="of the whole run (default 1000)")
     md.add_argument("--interval", type=int, default=1, help="steps between frames (default 1)")

@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 from ase_neuralxc import __version__
 from ase_neuralxc.workflows import MDSettings, RelaxSettings
+from ase_neuralxc.workflows.md import ENSEMBLES
 
 #: Commands whose options are the fields of a record.
 WORKFLOWS: dict[str, type] = {"md": MDSettings, "relax": RelaxSettings}
@@ -100,6 +101,12 @@ def build_parser() -> tuple[Parser, dict[str, list[str]]]:
         made.add_argument("--out", help="write the last structure (extxyz)")
         made.add_argument("--plot", help="picture")
         _add_fields(made, WORKFLOWS[name])
+        if name == "md":
+            for ensemble in ENSEMBLES:
+                made.add_argument(
+                    f"--{ensemble}", dest="ensemble", action="store_const", const=ensemble,
+                    default=argparse.SUPPRESS, help=f"short for --ensemble {ensemble}",
+                )  # fmt: skip
     options = {
         name: [option for option in made._option_string_actions if option.startswith("--")]
         for name, made in commands.choices.items()

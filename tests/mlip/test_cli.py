@@ -90,6 +90,8 @@ def test_dynamics_and_relaxation(folder, tmp_path, capsys):
     assert "drift of the total energy" in printed.out
     assert "energy reference: EMT" in printed.err
     assert np.abs(read(out).positions - read(start).positions).max() > 1e-4
+    assert main(["md", run, start, "--npt", "--steps", "4", "--quiet"]) == 2
+    assert "expected three periodic directions for 'npt'" in capsys.readouterr().err
     options = ["--steps", "1", "--fmax", "1e-9", "--plot", str(tmp_path / "p.png"), "--quiet"]
     assert main(["relax", run, start, *options]) == 1
     assert "NOT CONVERGED" in capsys.readouterr().out
