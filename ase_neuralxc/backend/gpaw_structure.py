@@ -11,10 +11,9 @@ from numpy.typing import NDArray
 from ase_neuralxc.backend.gpaw_settings import GPAWSettings
 from ase_neuralxc.backend.kpoints import KPointGrid, resolve_kpoints
 from ase_neuralxc.backend.system import System, resolve_spin
+from ase_neuralxc.backend.vacuum import box_around, cell_heights, check_vacuum
 from ase_neuralxc.errors import InvalidInputError
 
-#: Least distance (Angstrom) between a slab or molecule and its image.
-MINIMUM_VACUUM = 4.0
 #: Atoms nearer than this (Angstrom) to the boundary of a direction that is not periodic are moved
 #: to its middle; farther ones stay where they are, so that small displacements shift nothing.
 MARGIN = 1.0
@@ -63,7 +62,7 @@ def build_structure(
         system = resolve_spin(system)
     if system.cell is None:
         system = replace(system, cell=_box(system, settings.vacuum, cell))
-    _check_vacuum(system)
+    check_vacuum(system, np.asarray(system.cell))
     if settings.dipole_layer:
         _check_dipole_layer(system)
     kpoints = resolve_kpoints(settings.kpts, system.cell, system.pbc)
@@ -78,30 +77,11 @@ def build_structure(
 
 
 def _box(system: System, vacuum: float, previous: NDArray | None) -> NDArray:
-    """A cuboid around a molecule, in steps of 0.5 Angstrom."""
+    """The box of an earlier calculation as long as it has vacuum enough, or a new one."""
     extent = np.ptp(system.positions, axis=0)
     if previous is not None and (np.diag(previous) - extent > 1.6 * vacuum).all():
         return previous
-    return np.diag(np.ceil((extent + 2 * vacuum) / 0.5) * 0.5)
-
-
-def _heights(cell: NDArray) -> tuple[NDArray, NDArray]:
-    """Unit normals [3, 3] of the faces of a cell, and its heights [3] along them."""
-    reciprocal = np.linalg.inv(cell).T
-    lengths = np.linalg.norm(reciprocal, axis=1)
-    return reciprocal / lengths[:, None], 1 / lengths
-
-
-def _check_vacuum(system: System) -> None:
-    normals, heights = _heights(np.asarray(system.cell))
-    for axis, periodic in enumerate(system.pbc):
-        gap = heights[axis] - np.ptp(system.positions @ normals[axis])
-        if not periodic and gap < MINIMUM_VACUUM:
-            raise InvalidInputError(
-                f"cell: expected at least {MINIMUM_VACUUM:g} Angstrom of vacuum along direction "
-                f"{axis}, which is not periodic (pbc = {list(system.pbc)}), got {gap:.2f}; use "
-                "atoms.center(vacuum=..., axis=...)"
-            )
+    return box_around(system.positions, vacuum)
 
 
 def _check_dipole_layer(system: System) -> None:
@@ -119,7 +99,7 @@ def _check_dipole_layer(system: System) -> None:
 
 def _bring_inside(atoms: Atoms) -> None:
     """Move a slab or molecule off the boundary of the directions that are not periodic."""
-    normals, heights = _heights(np.asarray(atoms.cell))
+    normals, heights = cell_heights(np.asarray(atoms.cell))
     for axis in np.nonzero(~np.asarray(atoms.pbc))[0]:
         along = atoms.positions @ normals[axis]
         if along.min() < MARGIN or along.max() > heights[axis] - MARGIN:

@@ -12,11 +12,10 @@ from ase_neuralxc.backend.kpoints import resolve_kpoints
 from ase_neuralxc.backend.periodic_settings import PeriodicSettings
 from ase_neuralxc.backend.pseudopotentials import load_basis, load_pseudopotential
 from ase_neuralxc.backend.system import System
+from ase_neuralxc.backend.vacuum import box_around, check_vacuum
 from ase_neuralxc.errors import InvalidInputError
 from ase_neuralxc.records import units
 
-#: Least distance (Angstrom) between a slab or molecule and its image.
-MINIMUM_VACUUM = 4.0
 #: Fewest points along a lattice vector that can carry a density.
 MINIMUM_MESH = 9
 
@@ -40,7 +39,7 @@ def build_cell(system: System, settings: PeriodicSettings) -> gto.Cell:
             f"charge: expected 0, a periodic cell is neutral, got {system.spin_state.charge}"
         )
     lattice = box(system, settings.vacuum)
-    _check_vacuum(system, lattice)
+    check_vacuum(system, lattice)
     if np.linalg.det(lattice) < 0:
         # The same lattice, right-handed, as PySCF's integrals need it. The axes keep their order
         # (grid, k-points); k-points change their sign, which time reversal undoes.
@@ -86,8 +85,7 @@ def box(system: System, vacuum: float) -> NDArray:
     """
     if system.cell is not None:
         return np.asarray(system.cell, dtype=float)
-    # in steps, so that small displacements leave the box and with it the grid as they are
-    return np.diag(np.ceil((np.ptp(system.positions, axis=0) + 2 * vacuum) / 0.5) * 0.5)
+    return box_around(system.positions, vacuum)
 
 
 def frozen(system: System, settings: PeriodicSettings) -> PeriodicSettings:
@@ -111,17 +109,3 @@ def frozen(system: System, settings: PeriodicSettings) -> PeriodicSettings:
     gamma = settings.kpts.get("gamma") if isinstance(settings.kpts, dict) else None
     first, second, third = (int(n) for n in cell.mesh)
     return replace(settings, mesh=(first, second, third), kpts={"size": grid.size, "gamma": gamma})
-
-
-def _check_vacuum(system: System, lattice: NDArray) -> None:
-    reciprocal = np.linalg.inv(lattice).T
-    lengths = np.linalg.norm(reciprocal, axis=1)
-    normals, heights = reciprocal / lengths[:, None], 1 / lengths
-    for axis, periodic in enumerate(system.pbc):
-        gap = heights[axis] - np.ptp(system.positions @ normals[axis])
-        if not periodic and gap < MINIMUM_VACUUM:
-            raise InvalidInputError(
-                f"cell: expected at least {MINIMUM_VACUUM:g} Angstrom of vacuum along direction "
-                f"{axis}, which is not periodic (pbc = {list(system.pbc)}), got {gap:.2f}; use "
-                "atoms.center(vacuum=..., axis=...)"
-            )

@@ -1,0 +1,238 @@
+"""Lattice constants and bulk moduli of cubic solids in GPAW: shipped functional, PBE, r2SCAN.
+
+python benchmarks/solids.py run DATA --out RECORDS     (resumable: one record per calculation)
+python benchmarks/solids.py cutoff DATA --out RECORDS  (MgO and Cu, PBE, at a higher cutoff)
+python benchmarks/solids.py table DATA --out RECORDS   (results/solids.json, docs/solids.md)
+
+DATA is `solids_exp.csv`: experimental lattice constants without zero-point expansion and bulk
+moduli without phonons (Hao et al., PRB 85, 014111 (2012)), and PBE lattice constants of an
+all-electron code (BAND). PAW data are those of PBE for every functional.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from ase import Atoms
+from ase.build import bulk
+from common import one_thread, save
+
+DOCS = Path(__file__).parents[1] / "docs" / "solids.md"
+
+
+@dataclass(frozen=True)
+class Protocol:
+    functionals: tuple[str, ...] = ("pbe", "nxc-s1", "r2scan")
+    # name in DATA, cutoff in eV, k-points per direction (with Gamma), metal, moment per atom
+    solids: tuple[tuple[str, float, int, bool, float], ...] = (
+        ("Si_diamond", 400.0, 6, False, 0.0),
+        ("MgO_b1", 600.0, 4, False, 0.0),
+        ("Cu_fcc", 500.0, 10, True, 0.0),
+        ("NaCl_b1", 400.0, 4, False, 0.0),
+        ("Al_fcc", 400.0, 12, True, 0.0),
+        ("LiF_b1", 600.0, 4, False, 0.0),
+        ("Ge_diamond", 400.0, 6, False, 0.0),
+        ("Pd_fcc", 400.0, 10, True, 0.0),
+        ("C_diamond", 600.0, 5, False, 0.0),
+        ("Na_bcc", 400.0, 8, True, 0.0),
+        ("SiC_b3", 500.0, 5, False, 0.0),
+        ("Ag_fcc", 400.0, 10, True, 0.0),
+        ("LiCl_b1", 400.0, 4, False, 0.0),
+        ("GaAs_b3", 400.0, 6, False, 0.0),
+        ("Fe_bcc", 400.0, 10, True, 2.2),
+    )
+    smearing_of_metals: float = 0.1
+    points: int = 5
+    strain: float = 0.05
+    # a minimum that is not among the volumes: the lattice constant is changed by this part
+    step: float = 0.015
+    recentred_at_most: int = 3
+    cutoff_solids: tuple[str, ...] = ("MgO_b1", "Cu_fcc")
+    higher_cutoffs: tuple[float, ...] = (800.0,)
+    pbe_target_angstrom: float = 0.01
+
+
+STRUCTURES = {
+    "b1": "rocksalt", "b3": "zincblende", "diamond": "diamond", "fcc": "fcc", "bcc": "bcc",
+}  # fmt: skip
+#: Primitive cells per conventional cell.
+CELLS = {"bcc": 2}
+
+
+def read_data(path: Path) -> dict[str, dict[str, str]]:
+    """Rows of the table by name; lines that start with # are comments."""
+    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line[:1] != "#"]
+    return {row["name"]: row for row in csv.DictReader(lines)}
+
+
+def crystal(name: str, edge: float, moment: float) -> Atoms:
+    """Primitive cell of a solid with a conventional lattice constant in Angstrom."""
+    formula, _, kind = name.partition("_")
+    atoms = bulk(formula, STRUCTURES[kind], a=edge)
+    if moment:
+        atoms.set_initial_magnetic_moments([moment] * len(atoms))
+    return atoms
+
+
+def edge_of(name: str, volume: float) -> float:
+    """Lattice constant from the volume of the primitive cell."""
+    return float((volume * CELLS.get(name.partition("_")[2], 4)) ** (1 / 3))
+
+
+def measure(
+    name: str, xc: str, ecut: float, kpts: int, smearing: float | None, start: float,
+    moment: float, protocol: Protocol,
+) -> dict[str, Any]:  # fmt: skip
+    """Equation of state, moved until the minimum is among the volumes."""
+    from ase_neuralxc import NeuralXC
+    from ase_neuralxc.errors import InvalidInputError
+    from ase_neuralxc.workflows import eos
+
+    edge = start
+    for attempt in range(protocol.recentred_at_most + 1):
+        calc = NeuralXC(
+            xc, backend="gpaw", ecut=ecut, kpts={"size": (kpts,) * 3, "gamma": True},
+            smearing=smearing, dispersion=None,
+        )  # fmt: skip
+        atoms = crystal(name, edge, moment)
+        try:
+            result = eos(atoms, calc, points=protocol.points, strain=protocol.strain)
+        except InvalidInputError:  # the lowest energy is at an end
+            if attempt == protocol.recentred_at_most:
+                raise
+            outwards = calc.get_property("stress", atoms)[:3].sum() < 0
+            edge *= 1 + (protocol.step if outwards else -protocol.step)
+            continue
+        break
+    magmom = calc.results.get("magmom")
+    return {
+        "solid": name, "functional": xc, "ecut": ecut, "kpts": kpts, "recentred": attempt,
+        "edge_angstrom": edge_of(name, result.volume), "bulk_modulus_gpa": result.bulk_modulus,
+        "residual_ev": result.residual, "magmom": magmom if moment else None,
+    }  # fmt: skip
+
+
+def record(path: Path, work: Any) -> dict[str, Any]:
+    """The record in a file, made first if it is missing."""
+    if not path.exists():
+        made = work()
+        print(made, flush=True)
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(json.dumps(made) + "\n", encoding="utf-8")
+        temporary.replace(path)
+    return dict(json.loads(path.read_text(encoding="utf-8")))
+
+
+def run(data: dict[str, dict[str, str]], out: Path, protocol: Protocol, cutoffs: bool) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    for name, ecut, kpts, metal, moment in protocol.solids:
+        if cutoffs and name not in protocol.cutoff_solids:
+            continue
+        for xc in ("pbe",) if cutoffs else protocol.functionals:
+            column = "pbe_a0_A_BAND" if xc == "pbe" else "a0_exp_zpc_A"
+            for used in protocol.higher_cutoffs if cutoffs else (ecut,):
+                record(
+                    out / f"{name}-{xc}-{used:g}.json",
+                    lambda name=name, xc=xc, used=used, kpts=kpts, metal=metal, moment=moment,
+                    column=column: measure(
+                        name, xc, used, kpts, protocol.smearing_of_metals if metal else None,
+                        float(data[name][column]), moment, protocol,
+                    ),
+                )  # fmt: skip
+
+
+def table(data: dict[str, dict[str, str]], out: Path, protocol: Protocol) -> None:
+    """Gather the records that there are; a solid counts if every functional has it."""
+    rows, lines = [], []
+    for name, ecut, kpts, *_ in protocol.solids:
+        paths = {xc: out / f"{name}-{xc}-{ecut:g}.json" for xc in protocol.functionals}
+        if not all(path.exists() for path in paths.values()):
+            continue
+        found = {xc: json.loads(path.read_text(encoding="utf-8")) for xc, path in paths.items()}
+        row = {
+            "solid": name, "ecut": ecut, "kpts": kpts,
+            "edge_experiment": float(data[name]["a0_exp_zpc_A"]),
+            "edge_pbe_all_electron": float(data[name]["pbe_a0_A_BAND"]),
+            "modulus_experiment": float(data[name]["B0_exp_GPa"] or "nan"),
+            "edge": {xc: r["edge_angstrom"] for xc, r in found.items()},
+            "modulus": {xc: r["bulk_modulus_gpa"] for xc, r in found.items()},
+            "magmom": {xc: r["magmom"] for xc, r in found.items() if r["magmom"] is not None},
+        }  # fmt: skip
+        rows.append(row)
+        modulus = data[name]["B0_exp_GPa"] or "-"
+        edges = " | ".join(f"{row['edge'][xc]:.3f}" for xc in protocol.functionals)
+        moduli = " | ".join(f"{row['modulus'][xc]:.0f}" for xc in protocol.functionals)
+        lines.append(
+            f"| {name.replace('_', ', ')} | {row['edge_experiment']:.3f} | "
+            f"{row['edge_pbe_all_electron']:.3f} | {edges} | {modulus} | {moduli} |"
+        )
+    summary: dict[str, Any] = {"solids": len(rows)}
+    for xc in protocol.functionals:
+        edges = [r["edge"][xc] - r["edge_experiment"] for r in rows]
+        moduli = [
+            r["modulus"][xc] - r["modulus_experiment"]
+            for r in rows
+            if r["modulus_experiment"] == r["modulus_experiment"]
+        ]
+        summary[xc] = {
+            "edge_mean_error": mean(edges),
+            "edge_mean_absolute_error": mean(map(abs, edges)),
+            "modulus_mean_error": mean(moduli),
+            "modulus_mean_absolute_error": mean(map(abs, moduli)),
+        }
+    off = {r["solid"]: r["edge"]["pbe"] - r["edge_pbe_all_electron"] for r in rows}
+    summary["pbe_against_all_electron"] = {
+        "mean_absolute": mean(map(abs, off.values())),
+        "largest": max(off.items(), key=lambda item: abs(item[1])),
+        "within_target": sum(abs(x) <= protocol.pbe_target_angstrom for x in off.values()),
+    }
+    extra = [
+        json.loads((out / f"{name}-pbe-{cut:g}.json").read_text(encoding="utf-8"))
+        for name in protocol.cutoff_solids
+        for cut in protocol.higher_cutoffs
+        if (out / f"{name}-pbe-{cut:g}.json").exists()
+    ]
+    save("solids", protocol, {"summary": summary, "rows": rows, "higher_cutoffs": extra})
+    _write_docs(lines, summary, protocol)
+
+
+def _write_docs(lines: list[str], summary: dict[str, Any], protocol: Protocol) -> None:
+    """Replace what stands between the marks of the page by the new tables."""
+    names = {"pbe": "PBE", "r2scan": "r2SCAN"}
+    shown = [names.get(xc, xc) for xc in protocol.functionals]
+    head = "| solid | a exp. | a PBE, BAND | " + " | ".join(f"a {n}" for n in shown)
+    head += " | B exp. | " + " | ".join(f"B {n}" for n in shown) + " |"
+    columns = ["functional", "a: mean error", "a: mean absolute", "B: mean error",
+               "B: mean absolute"]  # fmt: skip
+    errors = ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
+    for xc, name in zip(protocol.functionals, shown, strict=True):
+        s = summary[xc]
+        errors.append(
+            f"| {name} | {s['edge_mean_error']:+.3f} | {s['edge_mean_absolute_error']:.3f} | "
+            f"{s['modulus_mean_error']:+.1f} | {s['modulus_mean_absolute_error']:.1f} |"
+        )
+    rule = "|---" * (4 + 2 * len(shown)) + "|"
+    body = "\n".join([head, rule, *lines, "", *errors])
+    begin, end = "<!-- tables begin -->", "<!-- tables end -->"
+    before, rest = DOCS.read_text(encoding="utf-8").split(begin)
+    DOCS.write_text(f"{before}{begin}\n\n{body}\n\n{end}{rest.split(end)[1]}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("task", choices=["run", "cutoff", "table"])
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    given = parser.parse_args()
+    one_thread()
+    rows_by_name = read_data(given.data)
+    if given.task == "table":
+        table(rows_by_name, given.out, Protocol())
+    else:
+        run(rows_by_name, given.out, Protocol(), given.task == "cutoff")
