@@ -259,7 +259,7 @@ class NeuralXC(ElectronicLevels, Calculator):
         return self.solution
 
     def get_charges(self, atoms: Atoms | None = None) -> NDArray:
-        """Atomic charges, [n_atoms] in e, by the host's population analysis (docs/conventions.md)."""
+        """Atomic charges, [n_atoms] in e, from the host's populations (docs/conventions.md)."""
         return self.get_property("charges", atoms)
 
     def export_label(self) -> LabelRecord:
