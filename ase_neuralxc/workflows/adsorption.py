@@ -126,13 +126,14 @@ def adsorption(
     *,
     single_point: Any | None = None,
     relax_many: RelaxMany | None = None,
+    gas: Mapping[str, Atoms] | None = None,
     progress: Progress | None = None,
     **keywords: Any,
 ) -> AdsorptionResult:
     """Find how a species adsorbs on a slab, and how strongly.
 
-    Every reference energy is computed here, with the calculator of the slab: mixing in an energy
-    from elsewhere is the usual way to a wrong adsorption energy.
+    Every reference energy is computed here, with the calculator of the slab, unless `gas` has it:
+    mixing in an energy from elsewhere is the usual way to a wrong adsorption energy.
 
     Args:
         slab: clean slab, periodic along its first two cell vectors, upper side of interest up;
@@ -145,6 +146,9 @@ def adsorption(
             structures, of the slab and of the gas at the geometries of the first.
         relax_many: relaxes all placements in one call, as a batched potential can
             (`batch_relaxer(potential.evaluate)`); it must be the same potential as `calc`.
+        gas: species of the reference with energies that were computed before, by name: labels for
+            a potential that was trained on slabs alone. They must be of the level of theory that
+            the potential was trained on.
         progress: called after each relaxation with (done, total, message).
         **keywords: fields of `AdsorptionSettings`.
 
@@ -153,13 +157,14 @@ def adsorption(
 
     Raises:
         InvalidInputError: not a slab, an unknown adsorbate, site or setting, a reference that does
-            not add up to the adsorbate, energies of different levels of theory, or a directory of
-            another calculation.
+            not add up to the adsorbate, a gas without energy or not in the reference, energies of
+            different levels of theory, or a directory of another calculation.
     """
     settings = resolve_settings(AdsorptionSettings, keywords)
     make, _ = calculator_maker(calc, slab)
     molecule = as_adsorbate(adsorbate)
     species = _reference_species(molecule, settings.reference)
+    known = _known_gas(gas or {}, species)
     directory = None if settings.directory is None else Path(settings.directory)
     if directory is not None:
         claim_directory(directory, _identity(slab, molecule, make(), settings))
@@ -170,12 +175,14 @@ def adsorption(
         clean = relaxer.reference(slab, "slab")
     else:
         clean = relaxer.one(slab, "slab-as-given", steps=0)
-    gas = {
-        name: relaxer.reference(_boxed(atoms, slab, settings.gas_vacuum), name)
+    species_energies = {
+        name: known[name]
+        if name in known
+        else relaxer.reference(_boxed(atoms, slab, settings.gas_vacuum), name)
         for name, (atoms, _) in species.items()
     }
     reference = {name: coefficient for name, (_, coefficient) in species.items()}
-    base = _reference_energy(clean, gas, reference)
+    base = _reference_energy(clean, species_energies, reference)
     surface = Surface.of(clean, settings.symprec)
     placements = _placements(surface, molecule, settings)
     finished = relaxer.all(
@@ -185,14 +192,18 @@ def adsorption(
     )
     entries = _entries(placements, finished, surface, molecule, base, settings)
     if single_point is not None:
-        entries = _refined(entries, clean, gas, reference, single_point, settings.n_best)
+        entries = _refined(
+            entries, clean, species_energies, reference, single_point, settings.n_best
+        )
     if left := sum(not entry.converged for entry in entries if not entry.reason):
         warnings.warn(
             f"{left} of {len(entries)} relaxations on {slab.get_chemical_formula()} not converged",
             UnconvergedWarning,
             stacklevel=2,
         )
-    return AdsorptionResult(tuple(entries), clean, gas, reference, coverage(clean), settings)
+    return AdsorptionResult(
+        tuple(entries), clean, species_energies, reference, coverage(clean), settings
+    )
 
 
 def _reference_species(
@@ -213,6 +224,24 @@ def _reference_species(
             f"{dict(reference)}"
         )
     return species
+
+
+def _known_gas(
+    gas: Mapping[str, Atoms], species: Mapping[str, tuple[Atoms, float]]
+) -> dict[str, Atoms]:
+    """Species that come with their energy, checked to be what the reference asks for."""
+    known = {}
+    for name, atoms in gas.items():
+        if name not in species:
+            raise InvalidInputError(f"gas: expected species of {sorted(species)}, got {name!r}")
+        if sorted(atoms.numbers) != sorted(species[name][0].numbers):
+            raise InvalidInputError(
+                f"gas: expected atoms of {name}, got {atoms.get_chemical_formula()}"
+            )
+        if atoms.calc is None or atoms.calc.results.get("energy") is None:
+            raise InvalidInputError(f"gas: expected {name} with its energy, got none")
+        known[name] = atoms
+    return known
 
 
 def _identity(slab: Atoms, molecule: Atoms, calc: Any, settings: AdsorptionSettings) -> dict:

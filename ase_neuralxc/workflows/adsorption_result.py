@@ -11,7 +11,7 @@ from ase import Atoms
 
 from ase_neuralxc.errors import InvalidInputError
 from ase_neuralxc.workflows.common import new_figure, save_figure
-from ase_neuralxc.workflows.outcome import ADSORBED
+from ase_neuralxc.workflows.outcome import ADSORBED, Surface, nearest_copy
 
 if TYPE_CHECKING:
     from ase_neuralxc.workflows.adsorption import AdsorptionSettings
@@ -95,6 +95,28 @@ class AdsorptionResult:
             counts = ", ".join(f"{n} {name}" for name, n in self.outcomes.items())
             raise InvalidInputError(f"entries: expected one that is adsorbed, got {counts}")
         return self.ranked[0]
+
+    def path_ends(self, first: int = 1, second: int = 2) -> tuple[Atoms, Atoms]:
+        """Two ranked structures as the ends of a short path.
+
+        Args:
+            first: rank of the start, from 1.
+            second: rank of the end.
+
+        Returns:
+            The start, and the copy of the end by the symmetry of the slab that is nearest to it.
+
+        Raises:
+            InvalidInputError: a rank that does not exist.
+        """
+        ranked = self.ranked
+        for name, rank in (("first", first), ("second", second)):
+            if not 1 <= rank <= len(ranked):
+                raise InvalidInputError(
+                    f"{name}: expected a rank of 1 to {len(ranked)}, got {rank}"
+                )
+        start, end = ranked[first - 1].atoms, ranked[second - 1].atoms
+        return start, nearest_copy(end, start, Surface.of(self.slab, self.settings.symprec))
 
     @property
     def outcomes(self) -> dict[str, int]:

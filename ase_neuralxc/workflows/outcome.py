@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.constraints import FixAtoms
 from ase.data import covalent_radii
 from ase.geometry import find_mic
 from numpy.typing import NDArray
@@ -175,6 +177,54 @@ def equivalent(first: Atoms, second: Atoms, surface: Surface, tolerance: float) 
         if cost[linear_sum_assignment(cost)].max() <= tolerance:
             return True
     return False
+
+
+def nearest_copy(atoms: Atoms, target: Atoms, surface: Surface) -> Atoms:
+    """The copy of an adsorption structure that is nearest to another one.
+
+    Args:
+        atoms: relaxed slab with adsorbate, which the symmetry of the slab puts in many places.
+        target: another one, with the same atoms in the same order.
+        surface: the clean slab.
+
+    Returns:
+        The copy whose adsorbate is nearest to the target's, with energy and forces where `atoms`
+        has them. Slab atoms are in the order of the slab; equal atoms of the adsorbate may have
+        changed places.
+    """
+    n, clean = len(surface.clean), surface.clean
+    fixed = np.zeros(n, dtype=bool)
+    fixed[[i for i in _held(atoms) if i < n]] = True
+    best: tuple[float, NDArray, NDArray] | None = None
+    foreign = 1e6 * (atoms.numbers[n:, None] != target.numbers[None, n:])
+    for rotation, shift in surface.operations:
+        moved = atoms.positions @ rotation.T + shift
+        between = target.positions[None, n:] - moved[n:, None]
+        cost = surface.spatial(between.reshape(-1, 3)).reshape(foreign.shape) + foreign
+        rows, places = linear_sum_assignment(cost)
+        length = float(cost[rows, places].sum())
+        if best is not None and length >= best[0] - 1e-6:
+            continue
+        between = clean.positions[None] - (clean.positions @ rotation.T + shift)[:, None]
+        order = surface.spatial(between.reshape(-1, 3)).reshape(n, n).argmin(axis=1)
+        if np.array_equal(fixed[order], fixed):  # else the operation turns what is held
+            best = length, rotation, np.concatenate([order, n + places])
+            chosen = moved
+    assert best is not None, "the identity is always among the operations"
+    _, rotation, order = best
+    copy = atoms.copy()
+    copy.positions[order] = chosen
+    if atoms.calc is not None:
+        forces = np.empty_like(copy.positions)
+        forces[order] = atoms.get_forces(apply_constraint=False) @ rotation.T
+        energy = atoms.get_potential_energy()
+        copy.calc = SinglePointCalculator(copy, energy=energy, forces=forces)
+    return copy
+
+
+def _held(atoms: Atoms) -> list[int]:
+    """Atoms that `FixAtoms` holds."""
+    return [int(i) for c in atoms.constraints if isinstance(c, FixAtoms) for i in c.get_indices()]
 
 
 def duplicates(

@@ -7,6 +7,7 @@ from ase.build import add_adsorbate, fcc111, molecule
 from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import FixAtoms
+from ase.geometry import find_mic
 from ase.optimize import BFGS
 
 from ase_neuralxc.errors import InvalidInputError, NeuralXCError, SCFNotConverged
@@ -283,3 +284,38 @@ def test_bad_settings_are_named(keywords, message) -> None:
     with pytest.raises(InvalidInputError) as caught:
         adsorption(copper(), "O", EMT, **keywords)
     assert message in str(caught.value)
+
+
+def test_ends_of_a_path_are_neighbours_with_the_energies_they_had() -> None:
+    result = adsorption(
+        copper(), "O", EMT, reference=HALF_O2, sites=("hollow",), n_random=6, rattle=0.05, fmax=0.02
+    )
+    start, end = result.path_ends()
+    moved = find_mic(end.positions - start.positions, start.cell, start.pbc)[1]
+    nearest_neighbour = result.slab.get_all_distances(mic=True)[0, 1:].min()
+    # neighbouring hollows are a third of the height of two triangles apart
+    assert moved[-1] == pytest.approx(nearest_neighbour / np.sqrt(3), abs=0.15)
+    assert moved[:-1].max() < 0.3
+    known = result.ranked[1].atoms
+    again = end.copy()
+    again.calc = EMT()
+    assert again.get_potential_energy() == pytest.approx(known.get_potential_energy(), abs=1e-3)
+    assert end.get_potential_energy() == known.get_potential_energy()
+    np.testing.assert_allclose(again.get_forces(), end.get_forces(), atol=5e-3)
+    with pytest.raises(InvalidInputError, match="second: expected a rank of 1 to"):
+        result.path_ends(1, 99)
+
+
+def test_gas_energies_that_are_known_are_taken() -> None:
+    gas = molecule("O2")
+    gas.calc = SinglePointCalculator(gas, energy=-3.0)
+    known = adsorption(
+        copper(), "O", EMT, reference=HALF_O2, gas={"O2": gas}, sites=("hollow",), fmax=0.02
+    )
+    computed = adsorption(copper(), "O", EMT, reference=HALF_O2, sites=("hollow",), fmax=0.02)
+    shift = 0.5 * (computed.gas["O2"].get_potential_energy() + 3.0)
+    assert known.best.energy == pytest.approx(computed.best.energy + shift)
+    with pytest.raises(InvalidInputError, match="gas: expected species of"):
+        adsorption(copper(), "O", EMT, reference=HALF_O2, gas={"N2": gas})
+    with pytest.raises(InvalidInputError, match="with its energy"):
+        adsorption(copper(), "O", EMT, reference=HALF_O2, gas={"O2": molecule("O2")})
