@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ase_neuralxc.errors import InvalidInputError
 from mlip.data.graph import AtomGraph
+from mlip.model.allocator import keep_freed_memory
 from mlip.model.protocol import SpinAwareModel
 from mlip.model.species import SpeciesIndex
 from mlip.model.zbl import ZBL
@@ -63,6 +64,7 @@ class Potential(nn.Module):
         reference_energies: Tensor | Sequence[Sequence[float]] | None = None,
     ) -> None:
         super().__init__()
+        keep_freed_memory()
         self.model = model
         settings = model.settings
         shape = (max(len(settings.fidelities), 1), len(settings.elements))
