@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ase import Atoms
-from ase.build import fcc111, molecule
+from ase.build import bulk, fcc111, molecule
 from ase.calculators.emt import EMT
 from ase.io import read, write
 
@@ -338,3 +338,16 @@ def test_adsorb_ranks_sites_and_states_its_reference(tmp_path, capsys, monkeypat
     assert "magmoms: expected no such option" in one_error_line(
         capsys, ["adsorb", slab, "O", "--magmoms=1"]
     )
+
+
+def test_elastic_constants_of_a_crystal(tmp_path, capsys, monkeypatch) -> None:
+    from ase_neuralxc.cli import crystals
+
+    monkeypatch.setattr(crystals, "attach", lambda _, atoms: setattr(atoms, "calc", EMT()))
+    path, picture = str(tmp_path / "cu.xyz"), tmp_path / "young.png"
+    write(path, bulk("Cu", a=3.59), format="extxyz")
+    code, document = run_json(capsys, ["elastic", path, "--plot", str(picture)])
+    assert code == 0
+    assert document["stable"] is True
+    assert 120 < document["bulk_moduli_gpa"][0] < 150
+    assert picture.stat().st_size > 1000

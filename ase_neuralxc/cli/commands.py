@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ase_neuralxc.cli.crystals import eos, phonons
+from ase_neuralxc.cli.crystals import elastic, eos, phonons
 from ase_neuralxc.cli.files import (
     attach,
     check_writable,
@@ -223,6 +223,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "energy": energy,
     "relax": relax,
     "md": md,
+    "elastic": elastic,
     "eos": eos,
     "phonons": phonons,
     "vib": vib,

@@ -1,4 +1,4 @@
-"""Commands for crystals: equation of state and phonons."""
+"""Commands for crystals: equation of state, elastic constants, phonons."""
 
 from __future__ import annotations
 
@@ -15,11 +15,13 @@ from ase_neuralxc.cli.files import (
     read_structure,
     write_structures,
 )
+from ase_neuralxc.workflows import elastic as elastic_constants
 from ase_neuralxc.workflows import eos as equation_of_state
 from ase_neuralxc.workflows import phonons as crystal_phonons
 
 OK = 0
 IMAGINARY_MODES = 1
+UNSTABLE = 1
 
 
 def eos(arguments: argparse.Namespace) -> int:
@@ -50,6 +52,35 @@ def eos(arguments: argparse.Namespace) -> int:
     }
     emit(arguments, summary, result.table())
     return OK
+
+
+def elastic(arguments: argparse.Namespace) -> int:
+    """`neuralxc elastic`: elastic constants and moduli."""
+    atoms = read_structure(arguments.structure, arguments.index)
+    check_writable(arguments.plot)
+    attach(arguments, atoms)
+    with progress_bar(arguments, "strain") as progress:
+        result = elastic_constants(
+            atoms,
+            progress=progress,
+            strain=arguments.strain,
+            relax_ions=not arguments.clamped,
+            fmax=arguments.fmax,
+            directory=arguments.directory,
+        )
+    if arguments.plot is not None:
+        result.plot(arguments.plot)
+    summary = {
+        **describe(atoms),
+        "stiffness_gpa": result.stiffness,
+        "bulk_moduli_gpa": result.bulk_moduli,
+        "shear_moduli_gpa": result.shear_moduli,
+        "pressure_gpa": result.pressure,
+        "residual_gpa": result.residual,
+        "stable": result.stable,
+    }
+    emit(arguments, summary, result.table())
+    return OK if result.stable else UNSTABLE
 
 
 def phonons(arguments: argparse.Namespace) -> int:

@@ -228,6 +228,13 @@ def build_parser() -> tuple[Parser, dict[str, list[str]]]:
     eos.add_argument("--out", help="write the structure at the fitted volume (extxyz)")
     eos.add_argument("--plot", help="picture of points and fit")
 
+    elastic = command("elastic", "elastic constants and moduli of a crystal", "-1")
+    elastic.add_argument("--strain", type=float, default=0.005, help="default 0.005")
+    elastic.add_argument("--clamped", action="store_true", help="do not relax strained cells")
+    elastic.add_argument("--fmax", type=float, default=0.005, help="of the relaxations, in eV/A")
+    elastic.add_argument("--directory", help="cache of the stresses; continue from it")
+    elastic.add_argument("--plot", help="picture of Young's modulus by direction")
+
     phonons = command("phonons", "phonon bands, density of states, thermal properties", "-1")
     phonons.add_argument(
         "--supercell", type=_integers, default=(2, 2, 2), metavar="N1,N2,N3", help="default 2,2,2"

@@ -13,6 +13,7 @@ from ase_neuralxc.workflows.adsorption import (
     adsorption,
 )
 from ase_neuralxc.workflows.batch import batch_relaxer, relax_together
+from ase_neuralxc.workflows.elastic import ElasticResult, ElasticSettings, elastic
 from ase_neuralxc.workflows.eos import EOSResult, EOSSettings, eos
 from ase_neuralxc.workflows.md import MDResult, MDSettings, md
 from ase_neuralxc.workflows.neb import NEBResult, NEBSettings, Saddle, neb
@@ -35,6 +36,8 @@ __all__ = [
     "BornCharges",
     "EOSResult",
     "EOSSettings",
+    "ElasticResult",
+    "ElasticSettings",
     "MDResult",
     "MDSettings",
     "NEBResult",
@@ -53,6 +56,7 @@ __all__ = [
     "adsorption_sites",
     "batch_relaxer",
     "coverage",
+    "elastic",
     "eos",
     "for_coverage",
     "md",

@@ -114,6 +114,10 @@ def test_gold_on_aluminium_agrees_with_ase(counting) -> None:
     assert result.saddle.verified
     assert result.saddle.overlap > 0.9
     assert result.intermediates == []
+    held = initial.constraints[0].index
+    for image in (*result.images, result.saddle.atoms):
+        np.testing.assert_array_equal(image.positions[held], before[held])
+        np.testing.assert_array_equal(image.constraints[0].index, held)
 
 
 def test_shared_calculator_gives_the_same_path() -> None:
