@@ -30,6 +30,9 @@ FIRST_SCALE = 2.8
 #: Relative standard deviation of the noise: what two SCFs differ by, and what keeps the
 #: covariance invertible.
 NOISE = 1e-3
+#: So many points next to the structure at hand make the correction. The noise is relative to what
+#: is to be explained: points of a wrong turn, electronvolts away, would blur those that count.
+NEAREST = 8
 #: Distances beyond this, in Angstrom, are left out for periodic structures.
 CUTOFF = 6.0
 
@@ -89,7 +92,7 @@ class DifferenceModel:
     _points: list[tuple[NDArray, NDArray]] = field(default_factory=list)
     _targets: list[NDArray] = field(default_factory=list)
     _constant: float = 0.0
-    _weights: list[tuple[float, NDArray]] = field(default_factory=list)
+    _used: list[tuple[NDArray, float, NDArray]] = field(default_factory=list)
 
     def add(self, positions: NDArray, energy: float, gradient: NDArray) -> None:
         """Learn one more point.
@@ -107,13 +110,27 @@ class DifferenceModel:
             raise InvalidInputError("label: expected finite numbers, got NaN or inf")
         self._points.append(self.describe(positions))
         self._targets.append(target)
-        scales = SCALES if len(self._points) > 1 else (FIRST_SCALE,)
-        fits = [(*self._fit(scale), scale) for scale in scales]
+        self.focus(positions)
+
+    def focus(self, positions: NDArray) -> None:
+        """Describe the surroundings of a structure: the nearest points decide.
+
+        Args:
+            positions: [n, 3] in Angstrom.
+        """
+        here, _ = self.describe(positions)
+        distances = [np.linalg.norm(here - known) for known, _ in self._points]
+        near = np.argsort(distances, kind="stable")[:NEAREST]
+        points = [self._points[k] for k in near]
+        targets = [self._targets[k] for k in near]
+        scales = SCALES if len(points) > 1 else (FIRST_SCALE,)
+        fits = [(*_fit(points, targets, scale), scale) for scale in scales]
         _, self._constant, weights, self.scale = max(fits, key=lambda fit: fit[0])
-        blocks = weights.reshape(len(self._points), -1)
-        self._weights = [
-            (float(block[0]), jacobian @ block[1:])
-            for block, (_, jacobian) in zip(blocks, self._points, strict=True)
+        self._used = [
+            (known, float(block[0]), jacobian @ block[1:])
+            for block, (known, jacobian) in zip(
+                weights.reshape(len(points), -1), points, strict=True
+            )
         ]
 
     def predict(self, positions: NDArray) -> tuple[float, NDArray]:
@@ -131,7 +148,7 @@ class DifferenceModel:
         here, jacobian = self.describe(positions)
         energy, slope = self._constant, np.zeros(len(here))
         square = self.scale**2
-        for (known, _), (a, b) in zip(self._points, self._weights, strict=True):
+        for known, a, b in self._used:
             d = here - known
             k = np.exp(-0.5 * (d @ d) / square)
             inner = a + (b @ d) / square
@@ -139,20 +156,23 @@ class DifferenceModel:
             slope += k * (b - d * inner) / square
         return float(energy), (slope @ jacobian).reshape(positions.shape)
 
-    def _fit(self, scale: float) -> tuple[float, float, NDArray]:
-        """Log-likelihood, constant and weights at one length scale; the amplitude is profiled."""
-        factor = cho_factor(_covariance(self._points, scale), lower=True)
-        target = np.concatenate(self._targets)
-        ones = np.zeros(len(target))
-        ones[:: len(self._targets[0])] = 1.0
-        # generalised least squares for the constant
-        solved = cho_solve(factor, ones)
-        constant = float(solved @ target / (solved @ ones))
-        weights = cho_solve(factor, target - constant * ones)
-        amplitude = max(float(weights @ (target - constant * ones)) / len(target), 1e-300)
-        log_determinant = 2.0 * np.log(np.diag(factor[0])).sum()
-        likelihood = -0.5 * (len(target) * np.log(amplitude) + log_determinant)
-        return likelihood, constant, weights
+
+def _fit(
+    points: list[tuple[NDArray, NDArray]], targets: list[NDArray], scale: float
+) -> tuple[float, float, NDArray]:
+    """Log-likelihood, constant and weights at one length scale; the amplitude is profiled."""
+    factor = cho_factor(_covariance(points, scale), lower=True)
+    target = np.concatenate(targets)
+    ones = np.zeros(len(target))
+    ones[:: len(targets[0])] = 1.0
+    # generalised least squares for the constant
+    solved = cho_solve(factor, ones)
+    constant = float(solved @ target / (solved @ ones))
+    weights = cho_solve(factor, target - constant * ones)
+    amplitude = max(float(weights @ (target - constant * ones)) / len(target), 1e-300)
+    log_determinant = 2.0 * np.log(np.diag(factor[0])).sum()
+    likelihood = -0.5 * (len(target) * np.log(amplitude) + log_determinant)
+    return likelihood, constant, weights
 
 
 def _covariance(points: list[tuple[NDArray, NDArray]], scale: float) -> NDArray:

@@ -39,6 +39,9 @@ from mlip.active.energies import computed_energy, labelled_surface
 from mlip.active.labeller import Source, as_source
 from mlip.calculator import CloseContactWarning
 
+#: The trusted distance grows after a step that gained this fraction of what was expected of it.
+GOOD = 0.5
+
 
 @dataclass(frozen=True)
 class RefinedSettings:
@@ -52,7 +55,8 @@ class RefinedSettings:
         trust: farthest that any atom moves away from the last DFT point before the next one, in
             Angstrom; the way from the start to the first is not limited. It is halved whenever
             DFT says that things got worse, when the search also goes back to the best point, and
-            doubled again when they get better.
+            doubled again when they get better by at least half of what the corrected potential
+            had promised.
     """
 
     fmax: float = 0.02
@@ -143,6 +147,16 @@ class RefinedCalculator(Calculator):
             self._system, self._correction = atoms, DifferenceModel(PairDistances(atoms))
         self._correction.add(atoms.positions, known_energy - energy, forces - known_forces)
         self.reset()
+
+    def focus(self, atoms: Atoms) -> None:
+        """Correct the surroundings of a structure, which may not be that of the last point.
+
+        Args:
+            atoms: the structure.
+        """
+        if self._correction is not None:
+            self._correction.focus(atoms.positions)
+            self.reset()
 
     def calculate(
         self,
@@ -345,6 +359,8 @@ def _iterate(
             best, best_positions = merit, np.array(record.positions)
     while len(calc.records) < settings.budget:
         inner_steps.append(search(atoms, calc, settings, trust))
+        atoms.calc = calc
+        expected = merit_of(float(atoms.get_potential_energy()), max_force(atoms.get_forces()))
         record = calc.observe(atoms)
         energies.append(labelled_surface(record)[0])
         fmaxes.append(max_force(_constrained(atoms, record)))
@@ -354,12 +370,14 @@ def _iterate(
             break
         merit = merit_of(energies[-1], fmaxes[-1])
         if merit < best:
-            trust = min(2.0 * trust, settings.trust)
+            if np.isinf(best) or best - merit > GOOD * (best - expected):
+                trust = min(2.0 * trust, settings.trust)
             best, best_positions = merit, atoms.positions.copy()
         elif len(calc.records) < settings.budget:
             # the correction knows this point now; the next try is closer to the best one
             trust *= 0.5
             atoms.set_positions(best_positions, apply_constraint=False)
+            calc.focus(atoms)
     final = calc.records[-1].to_atoms()
     atoms.calc = calc
     result = RefinedRelaxation(
