@@ -1,0 +1,155 @@
+"""From a clean slab to the energy diagram of an adsorbate: label, train, place, rank, move, refine.
+
+    python examples/15_catalysis.py                                      # EMT labels, minutes
+    python examples/15_catalysis.py --labeller dft --metal Al --out o_al   # PBE on GPAW
+    python examples/15_catalysis.py --labeller dft --metal Ni --out h_ni   # spin-polarised
+
+A potential learns from a few dozen labels, relaxes many placements and finds the way from one site
+to the next; DFT refines minima and saddle. Killed? Labels and models are kept: run it again.
+"""
+
+import argparse
+import warnings
+from pathlib import Path
+
+from ase.build import fcc111, molecule
+from ase.calculators.emt import EMT
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.constraints import FixAtoms
+
+from ase_neuralxc import NeuralXC
+from ase_neuralxc.workflows import adsorption, batch_relaxer, neb, vibrations
+from mlip import MLIP, page
+from mlip.active import refine, run_loop
+from mlip.active.labeller import as_source, label_all
+from mlip.active.loop_config import LoopConfig
+from mlip.calculator import CloseContactWarning
+from mlip.training.config import build_settings
+
+#: Adsorbate, its reference, PBE lattice constant (Angstrom), initial moment of an atom (mu_B).
+SYSTEMS = {
+    "Al": ("O", {"O2": 0.5}, 4.04, 0.0),
+    "Cu": ("O", {"O2": 0.5}, 3.63, 0.0),
+    "Ni": ("H", {"H2": 0.5}, 3.52, 0.7),
+}
+DFT = {"xc": "pbe", "backend": "gpaw", "ecut": 350.0, "kpts": (3, 3, 1), "smearing": 0.2}
+LOOP = {
+    "starts": "",
+    "rounds": 2,
+    "selection": {"budget": 8, "uncertain_above": 0.03},
+    "training": {
+        "epochs": 250,
+        "validate_every": 25,
+        "batch": {"structures": 4},
+        "data": {"valid_fraction": 0.1},
+        "model": {"r_max": 5.0, "channels": 16, "hidden": 32, "l_max": 3},
+        "loss": {"uncertainty": 0.01},
+    },
+}
+
+
+def clean_slab(metal):
+    """Three layers, of which the upper one moves."""
+    _, _, constant, moment = SYSTEMS[metal]
+    slab = fcc111(metal, (2, 2, 3), a=constant, vacuum=6.0, periodic=True)
+    slab.set_constraint(FixAtoms(mask=slab.get_tags() > 1))
+    if moment:
+        slab.set_initial_magnetic_moments([moment] * len(slab))
+    return slab
+
+
+def gas_phase(reference, dft, folder):
+    """Species of the reference with their energies at the level of the labels."""
+    records = label_all([molecule(name) for name in reference], as_source(dft), folder)
+    species = {}
+    for name, record in zip(reference, records, strict=True):
+        species[name] = atoms = record.to_atoms()
+        atoms.calc = SinglePointCalculator(atoms, energy=record.energy)
+    return species
+
+
+def adsorption_energies(report, bare, gas_energy):
+    """Text: adsorption energies of the points of a refinement, by DFT and by the potential."""
+    (clean,) = bare.points
+    lines = [f"{'E_ads / eV':28} {'DFT':>8} {'potential':>10} {'expected error':>15}"]
+    for point in report.points:
+        potential = point.potential_energy - clean.potential_energy - gas_energy
+        dft = float("nan")
+        if point.dft_energy is not None and clean.dft_energy is not None:
+            dft = point.dft_energy - clean.dft_energy - gas_energy
+        lines.append(f"{point.name:28} {dft:8.3f} {potential:10.3f} {point.uncertainty:15.3f}")
+    return "\n".join(lines)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--labeller", choices=("emt", "dft"), default="emt")
+    parser.add_argument("--metal", choices=tuple(SYSTEMS), default="Cu")
+    parser.add_argument("--out", type=Path, default=Path("catalysis"), help="folder")
+    arguments = parser.parse_args()
+    out = arguments.out
+    warnings.simplefilter("ignore", CloseContactWarning)
+    slab, (adsorbate, reference, *_) = clean_slab(arguments.metal), SYSTEMS[arguments.metal]
+    dft = EMT() if arguments.labeller == "emt" else NeuralXC(**DFT)
+
+    # 1. labels and a potential: placements anywhere, then where the potential takes others
+    placed = {"names": [adsorbate], "count": 14}
+    settings = {
+        **LOOP,
+        "out": str(out / "loop"),
+        "initial": {"adsorbates": placed, "rattle": {"count": 2, "amplitudes": [0.04, 0.1]}},
+        "explore": {"adsorbates": {**placed, "count": 24, "steps": 40}},
+    }
+    learned = run_loop(build_settings(LoopConfig, settings), starts=[slab], dft=dft)
+    potential = MLIP(learned.models)
+
+    # 2. many placements, relaxed in batches, and the sites where they end
+    gas = gas_phase(reference, dft, out / "gas")
+    gas_energy = sum(n * gas[name].get_potential_energy() for name, n in reference.items())
+    together = batch_relaxer(potential.evaluate, fmax=0.02)
+    found = adsorption(
+        slab, adsorbate, potential, relax_many=together, gas=gas, reference=reference,
+        fmax=0.02, n_random=80, rattle=0.05,
+    )  # fmt: skip
+    print(found.table())
+
+    # 3. the way between the two best sites
+    start, end = found.path_ends(1, 2)
+    for atoms, entry in zip((start, end), found.ranked, strict=False):
+        atoms.info["name"] = entry.site
+    vibrating = range(len(slab), len(start))
+    path = neb(
+        start, end, potential, evaluate=potential.evaluate, n_images=5, relax_ends=False,
+        refine="dimer", vibrating=vibrating,
+    )  # fmt: skip
+    path.saddle.atoms.info["name"] = "saddle"
+    print(path.table())
+
+    # 4. DFT at minima, saddle and the clean slab
+    options = {"dft": dft, "potential": potential, "stands_below": 0.05, "fmax": 0.05}
+    bare = refine([found.slab], budget=4, directory=out / "refine-slab", **options)
+    report = refine([start, path.saddle, end], budget=14, directory=out / "refine", **options)
+    energies = adsorption_energies(report, bare, gas_energy)
+    print(report.table(), energies, sep="\n")
+
+    # 5. vibrations of the adsorbate at its best site
+    modes = vibrations(start, potential, indices=list(vibrating))
+    print(modes.table())
+
+    # 6. everything on one page
+    pictures = {
+        "sites": found.plot(out / "sites.png"),
+        "path of the potential": path.plot(out / "path.png"),
+        "energies, refined": report.diagram(out / "diagram.png"),
+    }
+    blocks = [page.paragraph(f"{dft!r}")]
+    for title, picture in pictures.items():
+        blocks += [page.heading(title), page.picture(picture, title)]
+    results = (found, report, bare, path, modes, learned)
+    blocks += [page.preformatted(text) for text in (energies, *(r.table() for r in results))]
+    page.write_html(out / "report.html", f"{adsorbate} on {arguments.metal}(111)", blocks)
+    print(f"{out / 'report.html'} written")
+
+
+if __name__ == "__main__":
+    main()
