@@ -33,6 +33,22 @@ def difference(atoms):
     return found[0][0] - found[1][0], found[1][1] - found[0][1]
 
 
+def test_points_of_a_wrong_turn_do_not_blur_the_correction(rng):
+    atoms = Icosahedron("Cu", 2)
+    model = model_of(atoms)
+    images = []
+    for size in [*[0.02] * 4, *[0.35] * 8]:
+        images.append(atoms.copy())
+        images[-1].rattle(size, rng=rng)
+        energy, gradient = difference(images[-1])
+        model.add(images[-1].positions, energy, gradient)
+    near = images[0].positions
+    expected = difference(images[0])[0]
+    blurred = abs(model.predict(near)[0] - expected)
+    model.focus(near)
+    assert abs(model.predict(near)[0] - expected) < min(0.01, blurred)
+
+
 @pytest.mark.parametrize("periodic", [False, True])
 def test_the_correction_interpolates_energies_and_gradients(rng, periodic):
     atoms = bulk("Cu", cubic=True) * (2, 1, 1) if periodic else Icosahedron("Cu", 2)
