@@ -9,6 +9,7 @@ to the next; DFT refines minima and saddle. Killed? Labels and models are kept: 
 """
 
 import argparse
+import math
 import warnings
 from pathlib import Path
 
@@ -77,7 +78,8 @@ def adsorption_energies(report, bare, gas_energy):
         dft = float("nan")
         if point.dft_energy is not None and clean.dft_energy is not None:
             dft = point.dft_energy - clean.dft_energy - gas_energy
-        lines.append(f"{point.name:28} {dft:8.3f} {potential:10.3f} {point.uncertainty:15.3f}")
+        expected = math.hypot(point.uncertainty, clean.uncertainty)
+        lines.append(f"{point.name:28} {dft:8.3f} {potential:10.3f} {expected:15.3f}")
     return "\n".join(lines)
 
 
@@ -97,7 +99,7 @@ def main():
     settings = {
         **LOOP,
         "out": str(out / "loop"),
-        "initial": {"adsorbates": placed, "rattle": {"count": 2, "amplitudes": [0.04, 0.1]}},
+        "initial": {"adsorbates": placed, "rattle": {"count": 2, "amplitudes": [0.02, 0.08]}},
         "explore": {"adsorbates": {**placed, "count": 24, "steps": 40}},
     }
     learned = run_loop(build_settings(LoopConfig, settings), starts=[slab], dft=dft)
