@@ -1,13 +1,13 @@
 """Adsorption sites of metal-adsorbate pairs that a potential has not seen.
 
-1120 relaxed slabs: 7 fcc(111) metals with 8 adsorbates on 4 sites at up to 4 coverages, and the clean
-slabs (Xu and Kitchin, J. Phys. Chem. C 118, 25597, 2014). They have adsorption energies and no
-forces: this is a study of energies at given structures, not of relaxations. Each pair of metal and
-adsorbate is left out once while every element stays in the training; the sites of each
-left-out pair and coverage are ranked by predicted adsorption energy. Beside the potential stand
-rules that need no potential: the site that is most often the best in the training, and the mean
-over the training of the adsorption energy at this site, for this adsorbate and coverage, with and
-without what is additive in metal and adsorbate. Resumable: out/site_ranking.
+1120 relaxed slabs: 7 fcc(111) metals with 8 adsorbates on 4 sites at up to 4 coverages, and the
+clean slabs (Xu and Kitchin, J. Phys. Chem. C 118, 25597, 2014). They have adsorption energies and
+no forces: this is a study of energies at given structures, not of relaxations. Each pair of metal
+and adsorbate is left out once while every element stays in the training; the sites of each left-out
+pair and coverage are ranked by predicted adsorption energy. Beside the
+potential stand rules that need none: the site that is most often the best in the training, the mean
+of the other metals for this adsorbate, site and coverage, and a sum of a number for adsorbate, site
+and coverage and one for metal and site. Resumable: out/site_ranking.
 
     OMP_NUM_THREADS=1 python benchmarks/site_ranking.py FOLDER
 """
@@ -56,7 +56,7 @@ class Protocol:
     model: dict[str, Any] = field(
         default_factory=lambda: {"r_max": 4.5, "channels": 16, "hidden": 32, "l_max": 2}
     )
-    committee: int = 3
+    committee: int = 2
     epochs: int = 30
     batch: int = 5
     lr: float = 0.005

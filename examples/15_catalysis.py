@@ -36,8 +36,8 @@ SYSTEMS = {
 DFT = {"xc": "pbe", "backend": "gpaw", "ecut": 350.0, "kpts": (3, 3, 1), "smearing": 0.2}
 LOOP = {
     "starts": "",
-    "rounds": 2,
-    "selection": {"budget": 8, "uncertain_above": 0.03},
+    "rounds": 1,
+    "selection": {"budget": 12, "uncertain_above": 0.03},
     "training": {
         "epochs": 250,
         "validate_every": 25,
@@ -99,8 +99,8 @@ def main():
     settings = {
         **LOOP,
         "out": str(out / "loop"),
-        "initial": {"adsorbates": placed, "rattle": {"count": 2, "amplitudes": [0.02, 0.08]}},
-        "explore": {"adsorbates": {**placed, "count": 24, "steps": 40}},
+        "initial": {"adsorbates": placed, "rattle": {"count": 1, "amplitudes": [0.02, 0.08]}},
+        "explore": {"adsorbates": {**placed, "count": 20, "steps": 40}},
     }
     learned = run_loop(build_settings(LoopConfig, settings), starts=[slab], dft=dft)
     potential = MLIP(learned.models)
