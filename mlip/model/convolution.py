@@ -8,12 +8,40 @@ sender's features: they act on atoms, of which there are many fewer than edges.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from mlip.model.constants import ExactModule
 from mlip.model.gaunt import DegreeWeights, full_gaunt_tensor
 from mlip.model.harmonics import degrees, n_components
+
+
+class _Messages(torch.autograd.Function):
+    """matrices @ features * radial, all per edge, in as few passes over memory as there are."""
+
+    @staticmethod
+    def forward(ctx: Any, matrices: Tensor, features: Tensor, radial: Tensor) -> Tensor:
+        product = torch.bmm(matrices, features)
+        if not any(ctx.needs_input_grad):
+            return product.mul_(radial[:, None])
+        ctx.save_for_backward(matrices, features, radial, product)
+        return product * radial[:, None]
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        matrices, features, radial, product = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            # The derivative is to be differentiated: the product must know where it comes from.
+            product = torch.bmm(matrices, features)
+        pulled = gradient * radial[:, None]
+        wanted = ctx.needs_input_grad
+        return (
+            torch.bmm(pulled, features.mT) if wanted[0] else None,
+            torch.bmm(matrices.mT, pulled) if wanted[1] else None,
+            (gradient * product).sum(1) if wanted[2] else None,
+        )
 
 
 class GauntConvolution(ExactModule):
@@ -63,7 +91,8 @@ class GauntConvolution(ExactModule):
         Returns:
             [e, (l_out + 1)^2, channels].
         """
-        return torch.bmm(self.matrices(harmonics), features) * radial[:, None]
+        messages: Tensor = _Messages.apply(self.matrices(harmonics), features, radial)
+        return messages
 
     def forward(
         self, features: Tensor, harmonics: Tensor, radial: Tensor, edge_index: Tensor

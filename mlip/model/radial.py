@@ -25,23 +25,31 @@ def cutoff(x: Tensor) -> Tensor:
 
 
 class BesselBasis(ExactModule):
-    """sin(k pi r / r_max) / r times the cutoff, k = 1..n, each of order one between neighbours.
+    """k^-decay sin(k pi r / r_max) / r times the cutoff, k = 1..n, of order one between neighbours.
+
+    The optimiser moves all weights at the same pace: functions that are scaled down are learnt
+    later. With few data that is a prior for smooth radial dependence (cf. the smoothness prior of
+    the atomic cluster expansion, Witt et al., J. Chem. Phys. 159, 164101, 2023).
 
     Args:
         r_max: cutoff radius in Angstrom.
         n_radial: n.
+        decay: how the size of the functions falls with their frequency; their mean square stays.
     """
 
     frequencies: Tensor
+    sizes: Tensor
 
-    def __init__(self, r_max: float, n_radial: int) -> None:
+    def __init__(self, r_max: float, n_radial: int, decay: float = 0.0) -> None:
         super().__init__()
         self.r_max = r_max
-        frequencies = math.pi / r_max * torch.arange(1, n_radial + 1, dtype=torch.float64)
-        self.keep("frequencies", frequencies)
+        order = torch.arange(1, n_radial + 1, dtype=torch.float64)
+        sizes = order**-decay
+        self.keep("frequencies", math.pi / r_max * order)
+        self.keep("sizes", math.sqrt(2.0) * sizes / sizes.square().mean().sqrt())
 
     def forward(self, distance: Tensor) -> Tensor:
         """[m] distances to [m, n]."""
-        envelope = cutoff(distance / self.r_max) * math.sqrt(2.0) / distance
+        envelope = cutoff(distance / self.r_max) / distance
         waves = torch.sin(distance[:, None] * self.frequencies)
-        return waves * envelope[:, None]
+        return waves * (envelope[:, None] * self.sizes)

@@ -23,6 +23,8 @@ class ModelSettings:
         l_max: largest degree of the neighbour densities.
         l_hidden: largest degree of the features that neighbours send, at most `l_max`.
         n_radial: radial basis functions.
+        radial_decay: the k-th of them is scaled by k^-radial_decay, so that smooth ones are learnt
+            first; 0 treats all alike.
         hidden: width of the networks of scalars.
         species_rank: neighbours' elements are told apart by this many numbers; with no more
             elements than this, each has its own density.
@@ -47,6 +49,7 @@ class ModelSettings:
     l_max: int = 3
     l_hidden: int = 2
     n_radial: int = 8
+    radial_decay: float = 1.0
     hidden: int = 64
     species_rank: int = 4
     ensemble: int = 4
@@ -78,6 +81,8 @@ class ModelSettings:
         for name in ("r_max", "average_neighbours", "energy_scale", "moment_scale"):
             if not getattr(self, name) > 0:
                 raise InvalidInputError(f"{name}: expected > 0, got {getattr(self, name)}")
+        if not self.radial_decay >= 0:
+            raise InvalidInputError(f"radial_decay: expected >= 0, got {self.radial_decay}")
         for name in ("channels", "l_max", "n_radial", "hidden", "species_rank", "ensemble"):
             if getattr(self, name) < 1:
                 raise InvalidInputError(f"{name}: expected at least 1, got {getattr(self, name)}")

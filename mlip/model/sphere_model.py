@@ -94,7 +94,7 @@ class SphereModel(nn.Module):
         l_max, l_hidden, channels = settings.l_max, settings.l_hidden, settings.channels
         self.species = SpeciesIndex(settings.elements)
         self.harmonics = EdgeHarmonics(l_max)
-        self.bessel = BesselBasis(settings.r_max, settings.n_radial)
+        self.bessel = BesselBasis(settings.r_max, settings.n_radial, settings.radial_decay)
         self.state = StateDescription(settings)
 
         n_elements = len(settings.elements)

@@ -28,7 +28,9 @@ from mlip.model.settings import ModelSettings
 from mlip.model.sphere_model import SphereModel
 
 FORMAT = "mlip potential"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+#: Settings that files of a version have silently, because there were no others.
+_IMPLIED: dict[str, dict[str, Any]] = {"1": {"radial_decay": 0.0}}
 #: Architectures by the name in the header.
 ARCHITECTURES = {"sphere": SphereModel}
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
@@ -107,9 +109,9 @@ def load_potential(
     path = Path(path)
     header, weights = _read(path)
     try:
-        model = ARCHITECTURES[header["architecture"]](
-            ModelSettings.from_dict(json.loads(header["settings"]))
-        )
+        implied = _IMPLIED.get(header["format_version"], {})
+        settings = ModelSettings.from_dict({**json.loads(header["settings"]), **implied})
+        model = ARCHITECTURES[header["architecture"]](settings)
         potential = Potential(model).to(_DTYPES[header["dtype"]])
         potential.load_state_dict(weights, strict=True)
         card = ModelCard(**json.loads(header["card"]))

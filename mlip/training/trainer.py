@@ -24,7 +24,7 @@ from mlip.training.schedule import MovingAverage, make_optimizer, rate
 from mlip.training.validation import load_for, validate
 
 STATE_FILE = "state.pt"
-STATE_VERSION = 1
+STATE_VERSION = 2
 #: Called as (epoch, epochs, message) after every step.
 Progress = Callable[[int, int, str], None]
 
@@ -245,9 +245,10 @@ class Trainer:
             state = torch.load(path, map_location=self.workers.device, weights_only=True)
         except Exception as error:
             raise CheckpointError(f"{path}: cannot read the state of a run: {error}") from error
-        if state["version"] > STATE_VERSION:
+        if state["version"] != STATE_VERSION:
             raise CheckpointError(
-                f"{path}: written by a newer program (version {state['version']})"
+                f"{path}: expected the state of version {STATE_VERSION} of the program, got "
+                f"version {state['version']}; finish the run with that program or start it anew"
             )
         if state["fingerprint"] != self.prepared.fingerprint:
             raise CheckpointError(f"{path}: the data are not those the run was started with")

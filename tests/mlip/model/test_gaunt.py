@@ -222,6 +222,14 @@ def test_convolution_equals_the_product_on_the_grid():
     torch.testing.assert_close(ours, expected, rtol=0, atol=1e-11)
 
 
+def test_convolution_differentiates_twice():
+    convolution = randomised(GauntConvolution(1, 2, 1, CHANNELS), torch.float64)
+    x, harmonics, radial = feature(1, 1), feature(0, 2)[0].repeat(1, 3), feature(0, 3)[0]
+    inputs = [x[:, :5], harmonics[:, :9], radial]
+    inputs = [each.clone().requires_grad_() for each in inputs]
+    assert torch.autograd.gradgradcheck(lambda *args: convolution(*args, EDGES), inputs)
+
+
 def test_products_differentiate_twice():
     product = CurlProduct((1, 2), 1, CHANNELS).double()
     a, b = feature(1, 1)[:, :1].requires_grad_(), feature(2, 2)[:, :1].requires_grad_()

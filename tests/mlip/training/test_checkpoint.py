@@ -71,8 +71,8 @@ def test_damaged_files_are_refused(path):
 
 
 def test_newer_and_foreign_files_are_refused(path, tmp_path):
-    rewrite(path, format_version="2")
-    with pytest.raises(CheckpointError, match="of version '2', this program reads up to 1"):
+    rewrite(path, format_version="3")
+    with pytest.raises(CheckpointError, match="of version '3', this program reads up to 2"):
         load_potential(path)
     rewrite(path, format_version="1", architecture="cube")
     with pytest.raises(CheckpointError, match="expected an architecture of"):
@@ -80,6 +80,16 @@ def test_newer_and_foreign_files_are_refused(path, tmp_path):
     rewrite(path, format="other")
     with pytest.raises(CheckpointError, match="expected a file of format"):
         load_potential(path)
+
+
+def test_files_of_the_first_version_keep_their_radial_functions(path, potential):
+    settings = potential.model.settings.as_dict()
+    del settings["radial_decay"]
+    rewrite(path, format_version="1", settings=json.dumps(settings))
+    loaded, _ = load_potential(path)
+    assert loaded.model.settings.radial_decay == 0.0
+    sizes = loaded.model.bessel.sizes
+    torch.testing.assert_close(sizes, torch.full_like(sizes, 2.0**0.5))
 
 
 def test_settings_that_do_not_fit_the_weights_are_refused(path, potential):
