@@ -33,7 +33,7 @@ SYSTEMS = {
     "Cu": ("O", {"O2": 0.5}, 3.63, 0.0),
     "Ni": ("H", {"H2": 0.5}, 3.52, 0.7),
 }
-DFT = {"xc": "pbe", "backend": "gpaw", "ecut": 350.0, "kpts": (3, 3, 1), "smearing": 0.2}
+DFT = {"xc": "pbe", "backend": "gpaw", "ecut": 350.0, "kpts": (2, 2, 1), "smearing": 0.2}
 LOOP = {
     "starts": "",
     "rounds": 1,
@@ -52,7 +52,7 @@ LOOP = {
 def clean_slab(metal):
     """Three layers, of which the upper one moves."""
     _, _, constant, moment = SYSTEMS[metal]
-    slab = fcc111(metal, (2, 2, 3), a=constant, vacuum=6.0, periodic=True)
+    slab = fcc111(metal, (2, 2, 3), a=constant, vacuum=5.0, periodic=True)
     slab.set_constraint(FixAtoms(mask=slab.get_tags() > 1))
     if moment:
         slab.set_initial_magnetic_moments([moment] * len(slab))
