@@ -38,7 +38,7 @@ WORKER = Path(__file__).with_name("mlip_speed_worker.py")
 @dataclass(frozen=True)
 class Protocol:
     r_max: float = 5.0
-    rounds: int = 3
+    rounds: int = 2
     dtype: str = "float32"
     packages: dict[str, str] = field(
         default_factory=lambda: {

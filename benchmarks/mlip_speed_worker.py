@@ -270,7 +270,7 @@ def peak_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024.0
 
 
-def timed(step: Step, seconds: float = 6.0) -> dict[str, float]:
+def timed(step: Step, seconds: float = 3.0) -> dict[str, float]:
     """Processor time of a step: five at least, then as many as fit."""
     for _ in range(3):
         step()

@@ -34,7 +34,6 @@ from mlip.model.fourier import FourierGauntProduct
 from mlip.model.gaunt import GauntProduct, ManyBodyProduct
 from mlip.model.harmonics import n_components
 
-
 #: Calls in a row that are timed together: a single one finds the caches full of its rival.
 CALLS = 10
 
