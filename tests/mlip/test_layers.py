@@ -13,7 +13,7 @@ LAYERS = [
     {"model"},
     {"training"},
     {"evaluation"},
-    {"calculator"},
+    {"calculator", "torchsim"},
     {"active"},
     {"cli"},
 ]
