@@ -85,7 +85,7 @@ class LossSettings:
     """
 
     kind: Literal["mse", "huber", "mae", "norm"] = "huber"
-    huber_delta: float = 0.02
+    huber_delta: float = 0.01
     energy: float = 1.0
     forces: float = 10.0
     stress: float = 0.0
@@ -140,7 +140,7 @@ class OptimizerSettings:
             kept. 0 for none.
     """
 
-    lr: float = 0.005
+    lr: float = 0.01
     weight_decay: float = 0.0
     betas: tuple[float, float] = (0.9, 0.999)
     amsgrad: bool = False

@@ -48,7 +48,7 @@ def test_overrides_are_applied_and_told(tmp_path):
     assert (config.optimizer.lr, config.loss.energy, config.epochs) == (1e-3, 5.0, 10)
     assert config.data.train == ("a.xyz", "b.xyz")
     assert config.batch.atoms == 64
-    assert changed[0] == "optimizer.lr: 0.005 -> 1e-3"
+    assert changed[0] == "optimizer.lr: 0.01 -> 1e-3"
     assert changed[1] == "loss.energy: 2.0 -> 5"
 
 
