@@ -19,6 +19,8 @@ from ase_neuralxc.errors import InvalidInputError
 #: Spin densities are not smaller than this part of the smallest total density: a fully polarised
 #: region has an empty channel, in which nothing should divide by zero.
 CHANNEL = 1e-4
+#: The energy is whole from this many times the least density on.
+FADE = 10.0
 
 #: (density, sigma, tau) and whether they have two spins -> energy density and first derivatives,
 #: as `pointwise.evaluate_invariants` has them.
@@ -31,14 +33,15 @@ class DensityClamps:
 
     Attributes:
         density: total density (electrons/Bohr^3) below which a point has no exchange-correlation
-            energy.
+            energy; it fades in smoothly up to `FADE` times this density, so that a density that
+            rings around the bound has a potential without jumps.
         weizsaecker: raise tau to the von Weizsaecker bound |grad n|^2 / 8n, spin by spin.
 
     Raises:
         InvalidInputError: a density that is not positive.
     """
 
-    density: float = 1e-6
+    density: float = 1e-5
     weizsaecker: bool = True
 
     def __post_init__(self) -> None:
@@ -50,7 +53,8 @@ class DensityClamps:
     @property
     def rule(self) -> str:
         """In words, for the fidelity tag."""
-        return f"n > {self.density:g}" + (", tau >= tau_W" if self.weizsaecker else "")
+        fade = f"n > {self.density:g} to {FADE * self.density:g}"
+        return fade + (", tau >= tau_W" if self.weizsaecker else "")
 
 
 class ClampedEvaluator:
@@ -88,7 +92,20 @@ class ClampedEvaluator:
             if points.size == points[-1] - points[0] + 1:  # without holes: views instead of copies
                 points = slice(points[0], points[-1] + 1)  # type: ignore[assignment]
             block = [np.ascontiguousarray(a[:, points]) for a in arrays]
-            energy[points], first[:, points] = self._clamped(block, polarised)
+            energy[points], first[:, points] = self._faded(block, polarised)
+        return energy, first
+
+    def _faded(self, arrays: list[NDArray], polarised: bool) -> tuple[NDArray, NDArray]:
+        energy, first = self._clamped(arrays, polarised)
+        total = arrays[0].sum(axis=0)
+        (thin,) = np.nonzero(total < FADE * self.clamps.density)
+        if thin.size:
+            x = np.log(total[thin] / self.clamps.density) / np.log(FADE)
+            share = x * x * (3 - 2 * x)
+            slope = 6 * x * (1 - x) / (np.log(FADE) * total[thin])
+            first[:, thin] *= share
+            first[: arrays[0].shape[0], thin] += energy[thin] * slope
+            energy[thin] *= share
         return energy, first
 
     def _clamped(self, arrays: list[NDArray], polarised: bool) -> tuple[NDArray, NDArray]:

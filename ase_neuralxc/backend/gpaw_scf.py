@@ -38,10 +38,11 @@ class GPAWStrategy:
     eigensolver: Mapping[str, Any] = field(default_factory=dict)
 
 
-#: GPAW's default (multisecant mixing) first; then Pulay mixing with smaller steps and a heavier
-#: weight of long waves, against charge sloshing, and a more thorough eigensolver.
+#: GPAW's default (multisecant mixing) first, with a larger first step than its own 0.05, from which
+#: the second is extrapolated too far; then Pulay mixing with smaller steps and a heavier weight of
+#: long waves, against charge sloshing, and a more thorough eigensolver.
 LADDER = (
-    GPAWStrategy("msr1"),
+    GPAWStrategy("msr1", {"name": "msr1", "beta": 0.2}),
     GPAWStrategy("pulay", {"name": "pulay", "beta": 0.05, "nmaxold": 8, "weight": 50.0}),
     GPAWStrategy(
         "slow",

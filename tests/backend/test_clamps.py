@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from ase_neuralxc.backend.clamps import CHANNEL, ClampedEvaluator, DensityClamps
+from ase_neuralxc.backend.clamps import CHANNEL, FADE, ClampedEvaluator, DensityClamps
 from ase_neuralxc.backend.pointwise import evaluate_invariants
 from ase_neuralxc.errors import InvalidInputError
 from ase_neuralxc.functional import load_functional
@@ -33,8 +33,11 @@ def points(polarised, n=40, seed=1):
 
 @pytest.mark.parametrize("polarised", [False, True])
 def test_derivatives_are_those_of_the_clamped_energy(polarised):
-    evaluate = evaluator(DensityClamps(1e-6))
+    clamps = DensityClamps(3e-3)
+    evaluate = evaluator(clamps)
     arrays = points(polarised)
+    total = arrays[0].sum(axis=0)
+    assert ((total > clamps.density) & (total < FADE * clamps.density)).sum() > 3
     own = slice(None, None, 2)
     positive = np.where(arrays[0] > 0, arrays[0], np.inf)
     bosonic = arrays[2] < arrays[1][own] / (8 * positive)
@@ -104,5 +107,5 @@ def test_an_empty_channel_is_harmless():
 def test_bounds_are_checked_and_named():
     with pytest.raises(InvalidInputError, match=r"clamps.density: expected a positive .* got 0"):
         DensityClamps(0)
-    assert DensityClamps(1e-6).rule == "n > 1e-06, tau >= tau_W"
-    assert DensityClamps(1e-5, weizsaecker=False).rule == "n > 1e-05"
+    assert DensityClamps(1e-6).rule == "n > 1e-06 to 1e-05, tau >= tau_W"
+    assert DensityClamps(1e-5, weizsaecker=False).rule == "n > 1e-05 to 0.0001"

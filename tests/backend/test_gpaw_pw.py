@@ -77,7 +77,7 @@ def test_silicon_is_that_of_gpaws_own_functional(name):
         stresses.append(HOST.stress(solution) * units.STRESS_EV_ANGSTROM3)
     assert np.abs(forces[1]).max() > 0.5
     assert np.abs(stresses[1]).max() > 1e-3
-    assert energies[0] == pytest.approx(energies[1], abs=1e-6)
+    assert energies[0] == pytest.approx(energies[1], abs=5e-6)
     np.testing.assert_allclose(forces[0], forces[1], atol=1e-5)
     np.testing.assert_allclose(stresses[0], stresses[1], atol=1e-6)
 
@@ -343,7 +343,7 @@ def test_the_calculator_of_ase():
     record = atoms.calc.export_label()
     assert record.fidelity.host == "gpaw"
     assert {"gpaw", "gpaw-data"} < set(record.provenance["versions"])
-    assert record.fidelity.density_clamps == "n > 1e-06, tau >= tau_W"
+    assert record.fidelity.density_clamps == "n > 1e-05 to 0.0001, tau >= tau_W"
     atoms.positions[1, 0] += 0.02
     atoms.get_potential_energy()
     assert [a.strategy for a in atoms.calc.solution.history] == ["continued"]
@@ -352,7 +352,7 @@ def test_the_calculator_of_ase():
 def test_fidelity_holds_the_rules_and_nothing_that_follows_from_a_cell():
     settings = GPAWSettings(ecut=350.0, kpts={"density": 3.5}, smearing=0.1, dipole_layer=True)
     tag = FidelityTag(functional="r2scan", **settings.fidelity(functional("r2scan")))
-    assert tag.density_clamps == "n > 1e-06, tau >= tau_W"
+    assert tag.density_clamps == "n > 1e-05 to 0.0001, tau >= tau_W"
     assert (tag.host, tag.basis, tag.kpoint_density) == ("gpaw", "plane waves 350 eV", 3.5)
     assert tag.grid == "k-points density, dipole layer"
     assert settings.fidelity(functional("libxc:r2scan"))["density_clamps"] is None
