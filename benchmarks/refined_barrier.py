@@ -1,7 +1,7 @@
 """A barrier from potential + refinement against a climbing-image NEB on DFT itself.
 
-The inversion of ammonia. The potential comes from the loop of
-`scripts/quickstart.py` at a cheap level of DFT; the reference is a NEB of this package with every
+The inversion of ammonia. The potential comes from a loop like that of `scripts/quickstart.py`,
+smaller and at a cheap level of DFT; the reference is a NEB of this package with every
 force from DFT, its saddle sharpened with the dimer method. Every DFT calculation is counted, those
 of the training apart. Resumable: out/refined_barrier.
 """
@@ -43,7 +43,17 @@ class Protocol:
             "grid_level": 1,
         }
     )
-    loop: dict[str, Any] = field(default_factory=lambda: SETTINGS)
+    loop: dict[str, Any] = field(
+        default_factory=lambda: {
+            **SETTINGS,
+            "rounds": 1,
+            "training": {
+                **SETTINGS["training"],
+                "epochs": 60,
+                "model": {"r_max": 4.5, "channels": 8, "hidden": 16, "l_max": 2},
+            },
+        }
+    )
     n_images: int = 5
     band_fmax: float = 0.05
     ends_fmax: float = 0.02

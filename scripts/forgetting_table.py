@@ -28,6 +28,7 @@ from ase_neuralxc.campaign import Failure
 from ase_neuralxc.records import LabelRecord, write_records
 from mlip import MLIP
 from mlip.active.labeller import label_all, neuralxc_source
+from mlip.training.checkpoint import load_potential
 from mlip.training.config import build_config
 from mlip.training.run import resume, train
 
@@ -117,8 +118,8 @@ class Comparison:
     def digest(self, which: str) -> str:
         return self.parts[f"{which}-train"][0].fidelity.digest
 
-    def model(self, strategy: str, parts: Sequence[str], **changes: Any) -> MLIP:
-        """The model of a strategy, trained unless it is there."""
+    def model(self, strategy: str, parts: Sequence[str], **changes: Any) -> Path:
+        """The run of a strategy, trained unless it is there."""
         out = self.folder / strategy.replace(" ", "-").replace("+", "and")
         data = {
             "train": [self.file(part) for part in parts],
@@ -142,14 +143,12 @@ class Comparison:
             resume(out, say=lambda line: None)
         elif not (out / "model.pt").exists():
             train(build_config(config), say=lambda line: None)
-        return MLIP(out)
+        return out
 
-    def at(self, calc: MLIP, which: str) -> MLIP:
-        """The model asked for the level of a domain, if it tells levels apart."""
-        names = calc.committee.potentials[0].model.settings.fidelities
-        if len(names) < 2:
-            return calc
-        return MLIP(calc.paths, fidelity=self.digest(which))
+    def at(self, run: Path, which: str) -> MLIP:
+        """The model of a run, asked for the level of a domain if it tells levels apart."""
+        levels = load_potential(run / "model.pt")[0].model.settings.fidelities
+        return MLIP(run, fidelity=self.digest(which) if len(levels) > 1 else None)
 
     def errors(self, calc: MLIP, which: str, base: MLIP | None = None) -> dict[str, float]:
         """Root mean square errors on held-back structures of a domain, in meV.
@@ -180,7 +179,7 @@ class Comparison:
             "energy": 1000.0 * float(np.sqrt(np.mean(left**2))),
         }
 
-    def delta(self, old: MLIP) -> MLIP:
+    def delta(self, old: MLIP) -> Path:
         """A model of the difference between the new labels and the old model."""
         corrected = []
         for record in self.parts["new-train"]:
@@ -217,12 +216,12 @@ class Comparison:
             "joint + FiLM": self.model("joint film", balanced, **film),
         }
         rows = {
-            name: {which: self.errors(self.at(calc, which), which) for which in ("old", "new")}
-            for name, calc in models.items()
+            name: {which: self.errors(self.at(run, which), which) for which in ("old", "new")}
+            for name, run in models.items()
         }
         rows["delta-learning"] = {
             "old": rows["old model"]["old"],
-            "new": self.errors(self.delta(old), "new", base=old),
+            "new": self.errors(MLIP(self.delta(MLIP(old))), "new", base=MLIP(old)),
         }
         return rows
 
