@@ -41,6 +41,23 @@ class ElectronicLevels:
         """Gap between occupied and empty levels in eV, zero for a metal."""
         return float(self._spectrum()["band_gap"]) * units.HARTREE_EV
 
+    def get_work_functions(self) -> NDArray:
+        """Work functions of a slab's upper and lower side, [2] in eV.
+
+        Returns:
+            Vacuum level minus Fermi level on each side.
+
+        Raises:
+            InvalidInputError: the calculation had no dipole layer, which separates the sides.
+        """
+        found = self._spectrum()
+        if "work_functions" not in found:
+            raise InvalidInputError(
+                "dipole_layer: expected a slab calculated with backend='gpaw' and "
+                "dipole_layer=True, whose vacuum has two levels, got a calculation without"
+            )
+        return np.asarray(found["work_functions"]) * units.HARTREE_EV
+
     def get_ibz_k_points(self) -> NDArray:
         """k-points of the calculation, [k, 3] in units of the reciprocal vectors."""
         return np.asarray(self._spectrum()["kpoints"])

@@ -6,7 +6,7 @@ from functools import cache
 import numpy as np
 import pytest
 from ase import Atoms
-from ase.build import bulk, fcc111
+from ase.build import add_adsorbate, bulk, fcc111
 from functionals import AtomMoments
 from systems import as_system
 
@@ -203,6 +203,26 @@ def test_a_meta_gga_converges_on_a_slab_and_forgets_the_vacuum():
         forces.append(HOST.forces(solution)[-1, 2] * FORCE)
     assert abs(forces[0]) > 0.1
     assert forces[0] == pytest.approx(forces[1], abs=0.01)
+
+
+@needs_gpaw
+def test_a_dipole_layer_tells_the_sides_of_a_slab_apart():
+    slab = fcc111("Al", (1, 1, 2), vacuum=4.0)
+    settings = {"backend": "gpaw", "ecut": 150.0, "kpts": (2, 2, 1), "smearing": 0.3}
+    slab.calc = NeuralXC("pbe", dipole_layer=True, **settings)
+    slab.get_potential_energy()
+    upper, lower = slab.calc.get_work_functions()
+    assert upper == pytest.approx(lower, abs=0.02)
+    assert 3 < upper < 5.5
+    add_adsorbate(slab, "H", 1.1, "fcc")
+    slab.center(vacuum=4.0, axis=2)
+    slab.get_potential_energy()
+    upper, lower = slab.calc.get_work_functions()
+    assert abs(upper - lower) > 0.1
+    slab.calc = NeuralXC("pbe", **settings)
+    slab.get_potential_energy()
+    with pytest.raises(InvalidInputError, match="dipole_layer: expected a slab"):
+        slab.calc.get_work_functions()
 
 
 @needs_gpaw
