@@ -71,7 +71,7 @@ def curve(name, energy_of):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--out", type=Path, default=Path())
     arguments = parser.parse_args()
     species = {s: system((s,), unpaired=n) for s, n in ATOMS.items()}
@@ -93,10 +93,12 @@ def main():
         for key, one in species.items():
             solution = BACKEND.solve(one, xc, SETTINGS, guess=guess[key])
             guess[key] = solution.density_matrix
+            found = differentiable(solution, xc, tolerance=1e-4)
+            energies[key] = found.energy
+            if key in ATOMS:  # energies need no response, and that of an open shell may be soft
+                continue
             if key not in targets:
                 targets[key] = DensityReference.from_matrix(solution, reference[key][1])
-            found = differentiable(solution, xc, tolerance=1e-5)
-            energies[key] = found.energy
             distances.append(density_loss(found, targets[key]))
         errors = torch.stack(
             [bond_energy(n, energies, r) - bond_energy(n, exact, r) for n, r in bonds]
