@@ -26,11 +26,12 @@ class Protocol:
     distance: float = 0.01
     conv_tol_density: float = 1e-7
     conv_tol_eigenstates: float = 1e-10
-    # name, structure, lattice constant, cutoff in eV, k-points of the supercell, smearing in eV
+    # name, structure, lattice constant, cutoff in eV, k-points of the supercell (with Gamma: even
+    # grids without it do not have the symmetry of a face-centred lattice), smearing in eV
     crystals: tuple[tuple[Any, ...], ...] = (
         ("Si", "diamond", 5.475, 300.0, (2, 2, 2), None),
         ("MgO", "rocksalt", 4.255, 500.0, (2, 2, 2), None),
-        ("Al", "fcc", 4.040, 250.0, (5, 5, 5), 0.1),
+        ("Al", "fcc", 4.040, 250.0, (4, 4, 4), 0.2),
     )
     # THz. Si: Nilsson and Nelin, PRB 6, 3777 (1972). MgO: Sangster, Peckham and Saunderson,
     # J. Phys. C 3, 1026 (1970). Al: Stedman and Nilsson, Phys. Rev. 145, 492 (1966), 80 K.
@@ -58,7 +59,8 @@ def main() -> None:
     for name, kind, edge, ecut, kpts, smearing in protocol.crystals:
         atoms = bulk(name, kind, a=edge)
         calc = NeuralXC(
-            protocol.functional, backend="gpaw", ecut=ecut, kpts=kpts, smearing=smearing,
+            protocol.functional, backend="gpaw", ecut=ecut, smearing=smearing,
+            kpts={"size": kpts, "gamma": True},
             conv_tol_density=protocol.conv_tol_density,
             conv_tol_eigenstates=protocol.conv_tol_eigenstates,
         )  # fmt: skip

@@ -99,8 +99,8 @@ def resolve_kpoints(
 
     Args:
         kpts: None for Gamma; (n1, n2, n3); or {"density": points per inverse Angstrom} or
-            {"size": (n1, n2, n3)}, both with an optional "gamma": whether the grid must (True) or
-            must not (False) contain Gamma.
+            {"size": (n1, n2, n3)}, both with an optional "gamma": whether the grid must (True, the
+            default of a density) or must not (False) contain Gamma.
         cell: [3, 3] lattice vectors as rows in Angstrom; None for a molecule.
         pbc: periodic directions.
 
@@ -114,9 +114,8 @@ def resolve_kpoints(
     check_kpoints(kpts)
     if kpts is None or cell is None or not any(pbc):
         return KPointGrid((1, 1, 1))
-    gamma = None
+    gamma = wants_gamma(kpts)
     if isinstance(kpts, Mapping):
-        gamma = kpts.get("gamma")
         size = _size(kpts["size"]) if "size" in kpts else _from_density(kpts["density"], cell, pbc)
     else:
         size = _size(kpts)
@@ -131,6 +130,25 @@ def resolve_kpoints(
         for n, periodic in zip(size, pbc, strict=True)
     ]
     return KPointGrid(size, (shift[0], shift[1], shift[2]))
+
+
+def wants_gamma(kpts: KPoints) -> bool | None:
+    """Whether a grid must contain Gamma, must not, or (None) does for odd sizes.
+
+    Even grids without Gamma lack the symmetry of face-centred and hexagonal lattices, and forces of
+    displaced atoms, which no symmetry of the crystal cleans any more, then show the [111] direction
+    of the grid: a density, whose sizes the user does not see, contains Gamma.
+
+    Args:
+        kpts: as in the settings.
+
+    Returns:
+        True, False or None.
+    """
+    if not isinstance(kpts, Mapping):
+        return None
+    gamma = kpts.get("gamma")
+    return True if gamma is None and "density" in kpts else gamma
 
 
 def _size(value: Any) -> tuple[int, int, int]:
@@ -169,7 +187,7 @@ def describe_kpoints(kpts: KPoints) -> tuple[str, float | None]:
         return "Gamma", None
     if not isinstance(kpts, Mapping):
         return "x".join(str(int(n)) for n in kpts), None
-    gamma = {None: "", True: " with Gamma", False: " without Gamma"}[kpts.get("gamma")]
+    gamma = {None: "", True: " with Gamma", False: " without Gamma"}[wants_gamma(kpts)]
     if "density" in kpts:
         return f"density{gamma}", float(kpts["density"])
     return "x".join(str(int(n)) for n in kpts["size"]) + gamma, None

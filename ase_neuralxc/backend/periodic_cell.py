@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pyscf.pbc import gto
 
-from ase_neuralxc.backend.kpoints import resolve_kpoints
+from ase_neuralxc.backend.kpoints import resolve_kpoints, wants_gamma
 from ase_neuralxc.backend.periodic_settings import PeriodicSettings
 from ase_neuralxc.backend.pseudopotentials import load_basis, load_pseudopotential
 from ase_neuralxc.backend.system import System
@@ -106,6 +106,6 @@ def frozen(system: System, settings: PeriodicSettings) -> PeriodicSettings:
     cell = build_cell(system, settings)
     grid = resolve_kpoints(settings.kpts, system.cell, system.pbc)
     # the offset of a grid is either nothing or half a step, which "gamma" says for each size
-    gamma = settings.kpts.get("gamma") if isinstance(settings.kpts, dict) else None
+    gamma = wants_gamma(settings.kpts)
     first, second, third = (int(n) for n in cell.mesh)
     return replace(settings, mesh=(first, second, third), kpts={"size": grid.size, "gamma": gamma})

@@ -374,6 +374,6 @@ def test_fidelity_holds_the_rules_and_nothing_that_follows_from_a_cell():
     tag = FidelityTag(functional="r2scan", **settings.fidelity(functional("r2scan")))
     assert tag.density_clamps == "n > 1e-05 to 0.0001, tau >= tau_W"
     assert (tag.host, tag.basis, tag.kpoint_density) == ("gpaw", "plane waves 350 eV", 3.5)
-    assert tag.grid == "k-points density, dipole layer"
+    assert tag.grid == "k-points density with Gamma, dipole layer"
     assert settings.fidelity(functional("libxc:r2scan"))["density_clamps"] is None
     assert GPAWSettings(kpts=(2, 2, 1)).fidelity(functional("pbe"))["grid"] == "k-points 2x2x1"
