@@ -39,10 +39,10 @@ from mlip.training.trainer import STATE_FILE
 @dataclass(frozen=True)
 class Protocol:
     picoseconds: float = 10.0
-    timestep_fs: tuple[tuple[str, float], ...] = (("copper", 2.0), ("water", 1.0))
+    timestep_fs: tuple[tuple[str, float], ...] = (("copper", 4.0), ("water", 1.0))
     temperature_k: float = 300.0
     equilibration_steps: int = 500
-    frames: int = 40
+    frames: int = 20
     epochs: int = 40
     target_mev_per_atom_ps: float = 0.1
 
@@ -133,7 +133,7 @@ def model(system: str, work: Path, protocol: Protocol) -> tuple[Path, Atoms]:
         config = {
             "out": str(run),
             "epochs": protocol.epochs,
-            "batch": {"structures": 2},
+            "batch": {"structures": 1},
             "data": {"train": [str(data)]},
         }
         path = train(build_config(config))

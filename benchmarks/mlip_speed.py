@@ -4,8 +4,8 @@
 
 Each peer is installed, once, into a virtual environment of its own below the folder PEERS, which
 shares this environment's torch. One process per measurement, one after the other, one thread,
-float32, random weights (the cost does not depend on them); every contender is measured `rounds`
-times in turn, and the medians are compared:
+float32, random weights (the cost does not depend on them); the contenders take turns, `rounds`
+times, and medians are compared:
 
 * energy and forces of 256 displaced copper atoms and of 64 waters, cutoff 5 Angstrom, with a given
   neighbour list and with one that is made anew in every step;
@@ -38,7 +38,7 @@ WORKER = Path(__file__).with_name("mlip_speed_worker.py")
 @dataclass(frozen=True)
 class Protocol:
     r_max: float = 5.0
-    rounds: int = 2
+    rounds: int = 1
     dtype: str = "float32"
     packages: dict[str, str] = field(
         default_factory=lambda: {
