@@ -29,9 +29,9 @@ class Protocol:
     # name, cutoff in eV, k-points, smearing in eV
     systems: tuple[tuple[Any, ...], ...] = (
         ("Si2", 200.0, (2, 2, 2), None),
-        ("MgO", 350.0, (2, 2, 2), None),
-        ("Al3H slab", 200.0, (3, 3, 1), 0.2),
-        ("Fe2", 250.0, (2, 2, 2), 0.2),
+        ("Al3H slab", 150.0, (2, 2, 1), 0.3),
+        ("MgO", 300.0, (2, 2, 2), None),
+        ("Fe2", 250.0, (2, 2, 2), 0.3),
     )
     starts: int = 10
     rattle_angstrom: float = 0.08
