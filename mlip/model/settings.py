@@ -21,7 +21,8 @@ class ModelSettings:
         r_max: cutoff in Angstrom.
         channels: features per component.
         l_max: largest degree of the neighbour densities.
-        l_hidden: largest degree of the features that neighbours send, at most `l_max`.
+        l_hidden: largest degree of the features that neighbours send, at most `l_max`, which -1
+            stands for.
         n_radial: radial basis functions.
         radial_decay: the k-th of them is scaled by k^-radial_decay, so that smooth ones are learnt
             first; 0 treats all alike.
@@ -47,7 +48,7 @@ class ModelSettings:
     r_max: float = 5.0
     channels: int = 32
     l_max: int = 3
-    l_hidden: int = 2
+    l_hidden: int = -1
     n_radial: int = 8
     radial_decay: float = 1.0
     hidden: int = 64
@@ -65,6 +66,8 @@ class ModelSettings:
     zbl: bool = False
 
     def __post_init__(self) -> None:
+        if self.l_hidden == -1:
+            object.__setattr__(self, "l_hidden", self.l_max)
         if not self.elements or list(self.elements) != sorted(set(self.elements)):
             raise InvalidInputError(
                 f"elements: expected distinct atomic numbers in ascending order, got "

@@ -99,7 +99,7 @@ def test_forces_sum_to_zero():
 def test_stress_is_the_derivative_by_strain():
     model, atoms, step = potential((8, 28), zbl=True), oxide(), 1e-5
     stress = model(graph_of(atoms), ALL)["stress"][0]
-    for a, b in [(0, 0), (1, 2), (0, 1)]:
+    for a, b in [(0, 0), (1, 2), (0, 2)]:
         energies = []
         for sign in (1, -1):
             strain = np.zeros((3, 3))
