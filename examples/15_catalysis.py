@@ -1,8 +1,8 @@
 """From a clean slab to the energy diagram of an adsorbate: label, train, place, rank, move, refine.
 
-    python examples/15_catalysis.py                                      # EMT labels, minutes
-    python examples/15_catalysis.py --labeller dft --metal Al --out o_al   # PBE on GPAW
-    python examples/15_catalysis.py --labeller dft --metal Ni --out h_ni   # spin-polarised
+    python examples/15_catalysis.py                                    # EMT labels, a minute or two
+    python examples/15_catalysis.py --labeller dft --metal Al            # PBE on GPAW, minutes
+    python examples/15_catalysis.py --labeller dft --metal Ni --size 2   # spin-polarised, hours
 
 A potential learns from a few dozen labels, relaxes many placements and finds the way from one site
 to the next; DFT refines minima and saddle. Killed? Labels and models are kept: run it again.
@@ -33,26 +33,27 @@ SYSTEMS = {
     "Cu": ("O", {"O2": 0.5}, 3.63, 0.0),
     "Ni": ("H", {"H2": 0.5}, 3.52, 0.7),
 }
-DFT = {"xc": "pbe", "backend": "gpaw", "ecut": 350.0, "kpts": (2, 2, 1), "smearing": 0.2}
+DFT = {"xc": "pbe", "backend": "gpaw", "ecut": 350.0, "smearing": 0.2}
 LOOP = {
     "starts": "",
-    "rounds": 1,
-    "selection": {"budget": 12, "uncertain_above": 0.03},
+    "rounds": 2,
+    "committee": 2,
+    "selection": {"budget": 8, "uncertain_above": 0.01},
     "training": {
-        "epochs": 250,
-        "validate_every": 25,
+        "epochs": 100,
+        "validate_every": 20,
         "batch": {"structures": 4},
         "data": {"valid_fraction": 0.1},
-        "model": {"r_max": 5.0, "channels": 16, "hidden": 32, "l_max": 3},
+        "model": {"r_max": 5.0, "channels": 8, "hidden": 16, "l_max": 2},
         "loss": {"uncertainty": 0.01},
     },
 }
 
 
-def clean_slab(metal):
+def clean_slab(metal, size):
     """Three layers, of which the upper one moves."""
     _, _, constant, moment = SYSTEMS[metal]
-    slab = fcc111(metal, (2, 2, 3), a=constant, vacuum=5.0, periodic=True)
+    slab = fcc111(metal, (size, size, 3), a=constant, vacuum=5.0, periodic=True)
     slab.set_constraint(FixAtoms(mask=slab.get_tags() > 1))
     if moment:
         slab.set_initial_magnetic_moments([moment] * len(slab))
@@ -87,20 +88,23 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--labeller", choices=("emt", "dft"), default="emt")
     parser.add_argument("--metal", choices=tuple(SYSTEMS), default="Cu")
+    parser.add_argument("--size", type=int, choices=(1, 2), default=1, help="1/size^2 monolayers")
     parser.add_argument("--out", type=Path, default=Path("catalysis"), help="folder")
     arguments = parser.parse_args()
     out = arguments.out
     warnings.simplefilter("ignore", CloseContactWarning)
-    slab, (adsorbate, reference, *_) = clean_slab(arguments.metal), SYSTEMS[arguments.metal]
-    dft = EMT() if arguments.labeller == "emt" else NeuralXC(**DFT)
+    slab = clean_slab(arguments.metal, arguments.size)
+    adsorbate, reference, *_ = SYSTEMS[arguments.metal]
+    n_kpts = 4 // arguments.size
+    dft = NeuralXC(**DFT, kpts=(n_kpts, n_kpts, 1)) if arguments.labeller == "dft" else EMT()
 
     # 1. labels and a potential: placements anywhere, then where the potential takes others
     placed = {"names": [adsorbate], "count": 14}
     settings = {
         **LOOP,
         "out": str(out / "loop"),
-        "initial": {"adsorbates": placed, "rattle": {"count": 1, "amplitudes": [0.02, 0.08]}},
-        "explore": {"adsorbates": {**placed, "count": 20, "steps": 40}},
+        "initial": {"adsorbates": placed, "rattle": {"count": 2, "amplitudes": [0.02, 0.08]}},
+        "explore": {"adsorbates": {**placed, "count": 12, "steps": 30}},
     }
     learned = run_loop(build_settings(LoopConfig, settings), starts=[slab], dft=dft)
     potential = MLIP(learned.models)
@@ -111,7 +115,7 @@ def main():
     together = batch_relaxer(potential.evaluate, fmax=0.02)
     found = adsorption(
         slab, adsorbate, potential, relax_many=together, gas=gas, reference=reference,
-        fmax=0.02, n_random=80, rattle=0.05,
+        fmax=0.02, n_random=60, rattle=0.05,
     )  # fmt: skip
     print(found.table())
 
