@@ -16,6 +16,8 @@ from ase import Atoms
 from ase.build import bulk
 from common import one_thread, save
 
+COMPARED = ("energy_difference", "force_difference", "stress_difference", "magmom_difference")
+
 
 @dataclass(frozen=True)
 class Protocol:
@@ -106,10 +108,8 @@ def main() -> None:
                     - _by_differences(backend, as_system(atoms), ours, settings, xc, protocol)
                 )
             rows.append(row)
-            print(row, flush=True)
-    keys = ("energy_difference", "force_difference", "stress_difference", "magmom_difference")
-    save("periodic_pyscf", protocol, {"worst": {k: max(r[k] for r in rows) for k in keys},
-                                      "rows": rows})  # fmt: skip
+            worst = {key: max(r[key] for r in rows) for key in COMPARED}
+            save("periodic_pyscf", protocol, {"worst": worst, "rows": rows})
 
 
 def _by_differences(
