@@ -93,12 +93,15 @@ class FlexibleWater(Calculator):
 
 def start(system: str) -> tuple[Atoms, Calculator]:
     if system == "copper":
-        return bulk("Cu", cubic=True) * (4, 4, 4), EMT()
+        return bulk("Cu", cubic=True) * (2, 2, 2), EMT()
     return water(), FlexibleWater()
 
 
 def labelled(system: str, protocol: Protocol) -> tuple[list[Atoms], Atoms]:
-    """Frames of a trajectory with the reference, and its last one as the start of the runs."""
+    """Frames of a trajectory with the reference, and the start of the runs.
+
+    Copper is labelled in cells of 32 atoms.
+    """
     atoms, reference = start(system)
     atoms = relax(atoms, reference, fmax=0.5, steps=200).atoms
     settings = {"ensemble": "nvt", "friction": 0.02, "timestep": 1.0, "seed": 1}
@@ -113,7 +116,11 @@ def labelled(system: str, protocol: Protocol) -> tuple[list[Atoms], Atoms]:
         frame.calc = reference
         results = {"energy": frame.get_potential_energy(), "forces": frame.get_forces()}
         frame.calc = SinglePointCalculator(frame, **results)
-    return frames, frames[protocol.frames // 2 - 1].copy()
+    begin = frames[protocol.frames // 2 - 1].copy()
+    if system == "copper":
+        begin = begin * (2, 2, 2)
+        del begin.arrays["momenta"]  # images of an atom are to move on their own: drawn anew
+    return frames, begin
 
 
 def model(system: str, work: Path, protocol: Protocol) -> tuple[Path, Atoms]:
