@@ -56,7 +56,7 @@ class Protocol:
     model: dict[str, Any] = field(
         default_factory=lambda: {"r_max": 4.5, "channels": 16, "hidden": 32, "l_max": 2}
     )
-    committee: int = 2
+    committee: int = 1
     epochs: int = 30
     batch: int = 5
     lr: float = 0.005

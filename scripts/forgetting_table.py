@@ -68,8 +68,9 @@ class Protocol:
     model: dict[str, Any] = field(
         default_factory=lambda: {"r_max": 4.0, "channels": 12, "hidden": 24, "l_max": 2}
     )
-    epochs: int = 120
-    tuning_epochs: int = 80
+    epochs: int = 80
+    tuning_epochs: int = 60
+    lr: float = 0.01
     tuning_lr: float = 0.002
 
 
@@ -133,10 +134,10 @@ class Comparison:
             "keep": "last",
             "epochs": self.protocol.tuning_epochs if tuned else self.protocol.epochs,
             "validate_every": 50,
-            "batch": {"structures": 5},
+            "batch": {"structures": 10},
             "data": data,
             "model": {} if tuned else self.protocol.model,
-            "optimizer": {"lr": self.protocol.tuning_lr} if tuned else {},
+            "optimizer": {"lr": self.protocol.tuning_lr if tuned else self.protocol.lr},
             **changes,
         }
         if (out / "state.pt").exists() and not (out / "model.pt").exists():
