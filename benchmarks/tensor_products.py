@@ -51,7 +51,7 @@ class Protocol:
     many_body_out: int = 1
     many_body_atoms: int = 64
     many_body_channels: int = 64
-    repeats: int = 5
+    repeats: int = 3
     calls: int = CALLS
     convolution_target: float = 40.0
     many_body_target: float = 30.0
