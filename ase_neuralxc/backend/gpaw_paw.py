@@ -4,12 +4,10 @@ E_a = E_xc[n_a] - E_xc[~n_a], both integrated over Lebedev directions and radial
 augmentation sphere (Kresse and Joubert, PRB 59, 1758 (1999); Sun, Marsman, Csonka et al., PRB 84,
 035117 (2011) for tau). GPAW calls the functional for one direction at a time, some hundred
 thousand points in calls of a few hundred: with a Python functional the calls cost more than the
-points. Here the expansions are matrix products, and the functional is called once per atom, at the
-nodes of a thinner radial quadrature: GPAW's grid is fine because its derivatives are differences,
-which are taken on all of its points here too.
+points. Here the expansions are matrix products, and the functional is called once per atom.
 
-Letters: c all-electron or pseudo, s spin, L harmonic (l, m), d direction, g radial point, n node of
-the radial quadrature, p pair of partial waves, q pair of radial functions, v Cartesian axis.
+Letters: c all-electron or pseudo, s spin, L harmonic (l, m), d direction, g radial point, p pair of
+partial waves, q pair of radial functions, v Cartesian axis.
 """
 
 from __future__ import annotations
@@ -24,10 +22,6 @@ from ase_neuralxc.backend.clamps import Evaluator
 #: Wave functions and densities that agree within this (atomic units) are the same.
 IDENTICAL = 1e-12
 _SIGN = np.array([1.0, -1.0])  # all-electron minus pseudo
-#: Radial points near the nucleus, which are all nodes; up to the second number the quadrature
-#: passes over to every second point. Equal steps converge faster than any power where integrands
-#: fade smoothly at both ends, which a cusp does not.
-CORE = (30, 100)
 
 
 class OneCentre:
@@ -41,7 +35,6 @@ class OneCentre:
 
     def __init__(self, correction: Any, weights: NDArray, with_tau: bool) -> None:
         points = _points(correction)
-        self.nodes, share = _nodes(points.stop)
         self.radial = _Derivative(correction.rgd.dr_g[points])
         self.reference = float(correction.e_xc0)
         self.to_radial = np.ascontiguousarray(correction.B_pqL)
@@ -56,14 +49,12 @@ class OneCentre:
         self.angular = np.ascontiguousarray(
             correction.rnablaY_nLv.transpose(2, 0, 1).reshape(3 * directions, harmonics)
         )
-        # [d, n], n the nodes among the radial points
-        self.volumes = weights[:, None] * (share * correction.rgd.dv_g[points][self.nodes])
+        self.volumes = weights[:, None] * correction.rgd.dv_g[points]  # [d, g]
         r = correction.rgd.r_g[points]
-        inverse_r = 1 / np.append(r[1], r[1:])  # the centre has no volume: anything finite
-        self.inverse_r = inverse_r[self.nodes]
+        self.inverse_r = 1 / np.append(r[1], r[1:])  # the centre has no volume: anything finite
         self.tau = None
         if with_tau:
-            self.tau = _KineticEnergy(correction, points, self.radial, inverse_r, self.nodes)
+            self.tau = _KineticEnergy(correction, points, self.radial, self.inverse_r)
 
     def energy(self, evaluate: Evaluator, D_sp: NDArray) -> tuple[float, NDArray]:
         """Energy of an atom relative to GPAW's reference atom, and its derivative.
@@ -79,11 +70,10 @@ class OneCentre:
         D_sLq = np.tensordot(D_sp, self.to_radial, axes=(1, 0)).transpose(0, 2, 1)
         n_csLg = D_sLq @ self.products[:, None]
         n_csLg[:, :, 0] += self.core[:, None] / spins
-        at_nodes = n_csLg[..., self.nodes]
-        density = self.harmonics @ at_nodes  # [c, s, d, n]
-        slope = self.harmonics @ self.radial(n_csLg)[..., self.nodes]
+        density = self.harmonics @ n_csLg  # [c, s, d, g]
+        slope = self.harmonics @ self.radial(n_csLg)
         shape = (2, spins, 3, *density.shape[2:])
-        tangent = (self.angular @ at_nodes).reshape(shape) * self.inverse_r
+        tangent = (self.angular @ n_csLg).reshape(shape) * self.inverse_r
         sigma = np.empty((2 * spins - 1, 2, *density.shape[2:]))
         for x, (s, t) in enumerate([(0, 0), (0, 1), (1, 1)] if spins == 2 else [(0, 0)]):
             sigma[x] = slope[:, s] * slope[:, t]
@@ -94,7 +84,7 @@ class OneCentre:
         )
         by_point = first.reshape(-1, 2, *self.volumes.shape) * (
             self.volumes * _SIGN[:, None, None]
-        )  # [density, sigma and tau, c, d, n]
+        )  # [density, sigma and tau, c, d, g]
         energy = float(np.einsum("cdg,dg,c->", values.reshape(2, *self.volumes.shape),
                                  self.volumes, _SIGN))  # fmt: skip
         d_density = by_point[:spins].swapaxes(0, 1)
@@ -108,11 +98,9 @@ class OneCentre:
                 d_slope[:, s] += mixed * slope[:, 1 - s]
                 d_tangent[:, s] += mixed[:, None] * tangent[:, 1 - s]
         d_tangent *= self.inverse_r
-        by_slope = np.zeros_like(n_csLg)
-        by_slope[..., self.nodes] = self.harmonics.T @ d_slope
-        d_n = self.radial.adjoint(by_slope)
-        d_n[..., self.nodes] += self.harmonics.T @ d_density
-        d_n[..., self.nodes] += self.angular.T @ d_tangent.reshape(2, spins, len(self.angular), -1)
+        d_n = self.harmonics.T @ d_density
+        d_n += self.radial.adjoint(self.harmonics.T @ d_slope)
+        d_n += self.angular.T @ d_tangent.reshape(2, spins, len(self.angular), -1)
         d_sLq = (d_n @ self.products.swapaxes(1, 2)[:, None]).sum(axis=0)
         out = np.tensordot(d_sLq, self.to_radial, axes=((1, 2), (2, 1)))
         if self.tau is not None:
@@ -128,19 +116,13 @@ class _KineticEnergy:
     """
 
     def __init__(
-        self,
-        correction: Any,
-        points: slice,
-        radial: _Derivative,
-        inverse_r: NDArray,
-        nodes: NDArray,
+        self, correction: Any, points: slice, radial: _Derivative, inverse_r: NDArray
     ) -> None:
         waves = np.stack([correction.phi_jg, correction.phit_jg])[..., points]  # [c, j, g]
         slopes, tangents = radial(waves), waves * inverse_r
         pairs = [(j, k) for j in range(waves.shape[1]) for k in range(j, waves.shape[1])]
         first, second = (list(index) for index in zip(*pairs, strict=True))
-        slopes, tangents = slopes[..., nodes], tangents[..., nodes]
-        # [c, 2 q, n]: radial products above tangential ones
+        # [c, 2 q, g]: radial products above tangential ones
         self.products = 0.5 * np.concatenate(
             [slopes[:, first] * slopes[:, second], tangents[:, first] * tangents[:, second]], axis=1
         )
@@ -161,16 +143,16 @@ class _KineticEnergy:
             ]
         )  # [radial or tangential, d, p]
         core = np.stack([correction.tauc_g, correction.tauct_g]) / np.sqrt(4 * np.pi)
-        self.core = core[:, points][:, nodes]
+        self.core = core[:, points]
 
     def density(self, D_sp: NDArray) -> NDArray:
-        """Kinetic-energy densities tau, [c, s, d, n]."""
+        """Kinetic-energy densities tau, [c, s, d, g]."""
         sums = (self.angles * D_sp[:, None, None]) @ self.member  # [s, 2, d, q]
         rows = np.concatenate([sums[:, 0], sums[:, 1]], axis=-1)  # [s, d, 2 q]
         return rows @ self.products[:, None] + self.core[:, None, None] / len(D_sp)
 
     def adjoint(self, by_tau: NDArray) -> NDArray:
-        """From derivatives by tau, [c, s, d, n], to derivatives by `D_sp`, [s, p]."""
+        """From derivatives by tau, [c, s, d, g], to derivatives by `D_sp`, [s, p]."""
         rows = (by_tau @ self.products.swapaxes(1, 2)[:, None]).sum(axis=0)  # [s, d, 2 q]
         q = self.member.shape[1]
         sums = np.stack([rows[..., :q], rows[..., q:]], axis=1) @ self.member.T  # [s, 2, d, p]
@@ -221,16 +203,6 @@ def _points(correction: Any) -> slice:
     return slice(0, int(np.nonzero(differ)[0][-1]) + 3)
 
 
-def _nodes(n: int) -> tuple[NDArray, NDArray]:
-    """Nodes of the radial quadrature among n points, and how many points each stands for."""
-    index = np.arange(n)
-    x = np.clip((index - CORE[0]) / (CORE[1] - CORE[0]), 0.0, 1.0)
-    thin = x**3 * (10 - 15 * x + 6 * x**2)  # two derivatives vanish at both ends
-    share = np.where((n - 1 - index) % 2 == 0, 1 + thin, 1 - thin)
-    nodes = np.flatnonzero(share)
-    return nodes, share[nodes]
-
-
 def _flat(a: NDArray) -> NDArray:
-    """[c, s, d, n] -> [s, points]."""
+    """[c, s, d, g] -> [s, points]."""
     return np.ascontiguousarray(a.swapaxes(0, 1)).reshape(a.shape[1], -1)

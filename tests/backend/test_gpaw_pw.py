@@ -77,7 +77,7 @@ def test_silicon_is_that_of_gpaws_own_functional(name):
         stresses.append(HOST.stress(solution) * units.STRESS_EV_ANGSTROM3)
     assert np.abs(forces[1]).max() > 0.5
     assert np.abs(stresses[1]).max() > 1e-3
-    assert energies[0] == pytest.approx(energies[1], abs=5e-6)
+    assert energies[0] == pytest.approx(energies[1], abs=1e-6)
     np.testing.assert_allclose(forces[0], forces[1], atol=1e-5)
     np.testing.assert_allclose(stresses[0], stresses[1], atol=1e-6)
 
