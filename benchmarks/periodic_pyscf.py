@@ -49,9 +49,9 @@ def crystal(name: str) -> Atoms:
 def main() -> None:
     one_thread()
     from ase_neuralxc.backend.libxc import LibxcFunctional
+    from ase_neuralxc.backend.pbc.cell import frozen
+    from ase_neuralxc.backend.pbc.settings import PeriodicSettings
     from ase_neuralxc.backend.periodic import PeriodicBackend
-    from ase_neuralxc.backend.periodic_cell import frozen
-    from ase_neuralxc.backend.periodic_settings import PeriodicSettings
     from ase_neuralxc.backend.system import System
     from ase_neuralxc.functional import load_functional
     from ase_neuralxc.records import SpinState, units

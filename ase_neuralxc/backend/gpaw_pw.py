@@ -14,11 +14,11 @@ import numpy as np
 from ase.stress import voigt_6_to_full_3x3_stress
 from numpy.typing import NDArray
 
-from ase_neuralxc.backend.gpaw_levels import bands, gap, run_of, spectrum
-from ase_neuralxc.backend.gpaw_scf import GPAWRun, solve_structure
-from ase_neuralxc.backend.gpaw_settings import GPAWSettings
-from ase_neuralxc.backend.gpaw_structure import build_structure
-from ase_neuralxc.backend.gpaw_xc import make_xc
+from ase_neuralxc.backend.gpaw.levels import bands, gap, run_of, spectrum
+from ase_neuralxc.backend.gpaw.scf import GPAWRun, solve_structure
+from ase_neuralxc.backend.gpaw.settings import GPAWSettings
+from ase_neuralxc.backend.gpaw.structure import build_structure
+from ase_neuralxc.backend.gpaw.xc import make_xc
 from ase_neuralxc.backend.hook import check_device
 from ase_neuralxc.backend.libxc import LibxcFunctional
 from ase_neuralxc.backend.protocol import EnergyTerm
@@ -156,11 +156,11 @@ class GPAWBackend:
         return found
 
     def spectrum(self, solution: KSSolution) -> dict[str, Any]:
-        """Levels, k-points, Fermi level and gap (see `gpaw_levels.spectrum`)."""
+        """Levels, k-points, Fermi level and gap (see `gpaw.levels.spectrum`)."""
         return spectrum(solution)
 
     def bands(self, solution: KSSolution, kpoints: NDArray) -> NDArray:
-        """Band energies at any k-points (see `gpaw_levels.bands`)."""
+        """Band energies at any k-points (see `gpaw.levels.bands`)."""
         return bands(solution, kpoints)
 
 

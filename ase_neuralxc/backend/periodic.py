@@ -21,12 +21,12 @@ from ase_neuralxc.backend.hook import check_device
 from ase_neuralxc.backend.kpoints import resolve_kpoints
 from ase_neuralxc.backend.ladder import Strategy, climb
 from ase_neuralxc.backend.libxc import LibxcFunctional
-from ase_neuralxc.backend.periodic_cell import build_cell
-from ase_neuralxc.backend.periodic_gradient import nuclear_gradient, strain_gradient
-from ase_neuralxc.backend.periodic_integrator import CachingKNumInt, TorchKNumInt
-from ase_neuralxc.backend.periodic_ladder import SOLID_LADDER
-from ase_neuralxc.backend.periodic_occupation import attach_occupations
-from ase_neuralxc.backend.periodic_properties import (
+from ase_neuralxc.backend.pbc.cell import build_cell
+from ase_neuralxc.backend.pbc.gradient import nuclear_gradient, strain_gradient
+from ase_neuralxc.backend.pbc.integrator import CachingKNumInt, TorchKNumInt
+from ase_neuralxc.backend.pbc.ladder import SOLID_LADDER
+from ase_neuralxc.backend.pbc.occupation import attach_occupations
+from ase_neuralxc.backend.pbc.properties import (
     bands,
     box_dipole,
     density_on_grid,
@@ -34,8 +34,8 @@ from ase_neuralxc.backend.periodic_properties import (
     spectrum,
     total_moment,
 )
-from ase_neuralxc.backend.periodic_settings import PeriodicSettings
-from ase_neuralxc.backend.periodic_spin import PeriodicSpin, resolve_periodic_spin
+from ase_neuralxc.backend.pbc.settings import PeriodicSettings
+from ase_neuralxc.backend.pbc.spin import PeriodicSpin, resolve_periodic_spin
 from ase_neuralxc.backend.protocol import EnergyTerm
 from ase_neuralxc.backend.solution import KSSolution
 from ase_neuralxc.backend.system import System
@@ -174,11 +174,11 @@ class PeriodicBackend:
         return found
 
     def spectrum(self, solution: KSSolution) -> dict[str, Any]:
-        """Levels, k-points, Fermi level and gap (see `periodic_properties.spectrum`)."""
+        """Levels, k-points, Fermi level and gap (see `pbc.properties.spectrum`)."""
         return spectrum(solution)
 
     def bands(self, solution: KSSolution, kpoints: NDArray) -> NDArray:
-        """Band energies at any k-points (see `periodic_properties.bands`)."""
+        """Band energies at any k-points (see `pbc.properties.bands`)."""
         return bands(solution, kpoints)
 
 

@@ -12,11 +12,11 @@ from systems import as_system
 
 from ase_neuralxc import NeuralXC
 from ase_neuralxc.backend.clamps import DensityClamps
+from ase_neuralxc.backend.gpaw.scf import GPAWStrategy, solve_structure
+from ase_neuralxc.backend.gpaw.settings import GPAWSettings
+from ase_neuralxc.backend.gpaw.structure import build_structure
+from ase_neuralxc.backend.gpaw.xc import make_xc
 from ase_neuralxc.backend.gpaw_pw import GPAWBackend
-from ase_neuralxc.backend.gpaw_scf import GPAWStrategy, solve_structure
-from ase_neuralxc.backend.gpaw_settings import GPAWSettings
-from ase_neuralxc.backend.gpaw_structure import build_structure
-from ase_neuralxc.backend.gpaw_xc import make_xc
 from ase_neuralxc.backend.libxc import LibxcFunctional
 from ase_neuralxc.errors import InvalidInputError, MissingDependencyError, SCFNotConverged
 from ase_neuralxc.functional import load_functional
@@ -61,7 +61,7 @@ def solve(atoms, name="pbe", guess=None, terms=(), state=None, **settings):
 
 
 def test_without_gpaw_there_is_a_clear_error(monkeypatch):
-    monkeypatch.setitem(sys.modules, "ase_neuralxc.backend.gpaw_kernel", None)
+    monkeypatch.setitem(sys.modules, "ase_neuralxc.backend.gpaw.kernel", None)
     with pytest.raises(MissingDependencyError, match=r"scripts/install_gpaw, or use .*pyscf-pbc"):
         solve(silicon(), **SILICON)
 
@@ -288,7 +288,7 @@ def test_an_unconverged_field_raises_with_its_history():
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [1, 2])
 def test_every_strategy_finds_the_same_energy(number):
-    from ase_neuralxc.backend.gpaw_scf import LADDER
+    from ase_neuralxc.backend.gpaw.scf import LADDER
 
     settings = GPAWSettings(**SILICON)
     structure = build_structure(crystal(silicon()), settings)

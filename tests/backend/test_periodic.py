@@ -14,10 +14,10 @@ from pyscf.pbc.grad import krks, kuks
 from systems import as_system
 
 from ase_neuralxc.backend.libxc import LibxcFunctional
+from ase_neuralxc.backend.pbc.cell import frozen
+from ase_neuralxc.backend.pbc.properties import bands, spectrum
+from ase_neuralxc.backend.pbc.settings import PeriodicSettings
 from ase_neuralxc.backend.periodic import PeriodicBackend
-from ase_neuralxc.backend.periodic_cell import frozen
-from ase_neuralxc.backend.periodic_properties import bands, spectrum
-from ase_neuralxc.backend.periodic_settings import PeriodicSettings
 from ase_neuralxc.errors import InvalidInputError, SCFNotConverged
 from ase_neuralxc.functional import load_functional
 from ase_neuralxc.records import units

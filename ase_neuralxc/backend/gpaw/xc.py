@@ -20,13 +20,13 @@ def load_gpaw() -> ModuleType:
     """The module with GPAW's names.
 
     Returns:
-        `ase_neuralxc.backend.gpaw_kernel`.
+        `ase_neuralxc.backend.gpaw.kernel`.
 
     Raises:
         MissingDependencyError: GPAW is not installed, or cannot be loaded.
     """
     try:
-        return importlib.import_module("ase_neuralxc.backend.gpaw_kernel")
+        return importlib.import_module("ase_neuralxc.backend.gpaw.kernel")
     except ImportError as error:
         raise MissingDependencyError(
             f"backend='gpaw': GPAW cannot be loaded ({error}); install it with "

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ase_neuralxc.backend.clamps import ClampedEvaluator, DensityClamps
-from ase_neuralxc.backend.gpaw_paw import OneCentre
+from ase_neuralxc.backend.gpaw.paw import OneCentre
 from ase_neuralxc.backend.pointwise import evaluate_invariants
 from ase_neuralxc.functional import load_functional
 

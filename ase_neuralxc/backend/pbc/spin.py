@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ase_neuralxc.backend.periodic_settings import PeriodicSettings
+from ase_neuralxc.backend.pbc.settings import PeriodicSettings
 from ase_neuralxc.backend.system import System, resolve_spin
 from ase_neuralxc.errors import InvalidInputError
 

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from pyscf.pbc import gto
 
 from ase_neuralxc.backend.kpoints import resolve_kpoints, wants_gamma
-from ase_neuralxc.backend.periodic_settings import PeriodicSettings
-from ase_neuralxc.backend.pseudopotentials import load_basis, load_pseudopotential
+from ase_neuralxc.backend.pbc.pseudopotentials import load_basis, load_pseudopotential
+from ase_neuralxc.backend.pbc.settings import PeriodicSettings
 from ase_neuralxc.backend.system import System
 from ase_neuralxc.backend.vacuum import box_around, check_vacuum
 from ase_neuralxc.errors import InvalidInputError

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ase_neuralxc.backend.gpaw_density import pack_density, unpack_density
-from ase_neuralxc.backend.gpaw_settings import GPAWSettings
-from ase_neuralxc.backend.gpaw_structure import Structure
-from ase_neuralxc.backend.gpaw_xc import load_gpaw
+from ase_neuralxc.backend.gpaw.density import pack_density, unpack_density
+from ase_neuralxc.backend.gpaw.settings import GPAWSettings
+from ase_neuralxc.backend.gpaw.structure import Structure
+from ase_neuralxc.backend.gpaw.xc import load_gpaw
 from ase_neuralxc.backend.solution import SCFAttempt
 from ase_neuralxc.errors import InvalidInputError, SCFNotConverged
 from ase_neuralxc.records import units

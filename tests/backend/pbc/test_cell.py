@@ -10,14 +10,14 @@ from ase import Atoms
 from ase.build import bulk, fcc111, molecule
 from systems import as_system
 
-from ase_neuralxc.backend.periodic_cell import build_cell, frozen
-from ase_neuralxc.backend.periodic_occupation import occupy
-from ase_neuralxc.backend.periodic_settings import PeriodicSettings
-from ase_neuralxc.backend.pseudopotentials import (
+from ase_neuralxc.backend.pbc.cell import build_cell, frozen
+from ase_neuralxc.backend.pbc.occupation import occupy
+from ase_neuralxc.backend.pbc.pseudopotentials import (
     VALENCE,
     load_basis,
     load_pseudopotential,
 )
+from ase_neuralxc.backend.pbc.settings import PeriodicSettings
 from ase_neuralxc.errors import InvalidInputError
 from ase_neuralxc.records import units
 

@@ -25,7 +25,7 @@ from gpaw.xc.mgga import MGGA
 from numpy.typing import NDArray
 
 from ase_neuralxc.backend.clamps import Evaluator
-from ase_neuralxc.backend.gpaw_paw import OneCentre
+from ase_neuralxc.backend.gpaw.paw import OneCentre
 
 __all__ = [
     "DFT",

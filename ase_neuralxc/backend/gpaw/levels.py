@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ase_neuralxc.backend.gpaw_scf import GPAWRun, quiet_log
-from ase_neuralxc.backend.gpaw_xc import load_gpaw
+from ase_neuralxc.backend.gpaw.scf import GPAWRun, quiet_log
+from ase_neuralxc.backend.gpaw.xc import load_gpaw
 from ase_neuralxc.backend.solution import KSSolution
 from ase_neuralxc.errors import InvalidInputError, SCFNotConverged
 from ase_neuralxc.records import units

@@ -4,8 +4,8 @@ from ase import Atoms
 from ase.build import bulk, fcc111, molecule
 from systems import as_system
 
-from ase_neuralxc.backend.gpaw_settings import GPAWSettings
-from ase_neuralxc.backend.gpaw_structure import build_structure
+from ase_neuralxc.backend.gpaw.settings import GPAWSettings
+from ase_neuralxc.backend.gpaw.structure import build_structure
 from ase_neuralxc.errors import InvalidInputError
 
 

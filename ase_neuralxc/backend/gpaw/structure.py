@@ -8,7 +8,7 @@ import numpy as np
 from ase import Atoms
 from numpy.typing import NDArray
 
-from ase_neuralxc.backend.gpaw_settings import GPAWSettings
+from ase_neuralxc.backend.gpaw.settings import GPAWSettings
 from ase_neuralxc.backend.kpoints import KPointGrid, resolve_kpoints
 from ase_neuralxc.backend.system import System, resolve_spin
 from ase_neuralxc.backend.vacuum import box_around, cell_heights, check_vacuum

@@ -1,0 +1,1 @@
+"""Parts of the GPAW host (`backend.gpaw_pw`)."""

@@ -1,0 +1,1 @@
+"""Parts of the periodic PySCF host (`backend.periodic`)."""
