@@ -24,7 +24,7 @@ class Protocol:
         ("CH3CH2OH", 3),
         ("CH3CH2OH", 5),
     )
-    xc: str = "libxc:r2scan"
+    xc: str = "r2scan"
     basis: str = "def2-svp"
     density_fit: bool = True
     conv_tol: float = 1e-11

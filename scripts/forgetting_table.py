@@ -11,6 +11,7 @@ out/forgetting; the table is written to benchmarks/results/forgetting.json.
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -68,8 +69,10 @@ class Protocol:
     model: dict[str, Any] = field(
         default_factory=lambda: {"r_max": 4.0, "channels": 12, "hidden": 24, "l_max": 2}
     )
-    epochs: int = 80
-    tuning_epochs: int = 60
+    batch: int = 10
+    # the same number of steps for all that start anew, however much data they have
+    steps: int = 2000
+    tuning_steps: int = 1000
     lr: float = 0.01
     tuning_lr: float = 0.002
 
@@ -129,12 +132,14 @@ class Comparison:
             **changes.pop("data", {}),
         }
         tuned = "start" in changes
+        frames = sum(len(self.parts[part]) for part in parts)
+        steps = self.protocol.tuning_steps if tuned else self.protocol.steps
         config = {
             "out": str(out),
             "keep": "last",
-            "epochs": self.protocol.tuning_epochs if tuned else self.protocol.epochs,
+            "epochs": math.ceil(steps / math.ceil(frames / self.protocol.batch)),
             "validate_every": 50,
-            "batch": {"structures": 10},
+            "batch": {"structures": self.protocol.batch},
             "data": data,
             "model": {} if tuned else self.protocol.model,
             "optimizer": {"lr": self.protocol.tuning_lr if tuned else self.protocol.lr},
@@ -151,20 +156,23 @@ class Comparison:
         levels = load_potential(run / "model.pt")[0].model.settings.fidelities
         return MLIP(run, fidelity=self.digest(which) if len(levels) > 1 else None)
 
-    def errors(self, calc: MLIP, which: str, base: MLIP | None = None) -> dict[str, float]:
+    def errors(self, calc: MLIP, which: str, base: MLIP | None = None) -> dict[str, float] | None:
         """Root mean square errors on held-back structures of a domain, in meV.
 
-        Energies of a model that knows another level only are compared after a fit of one constant
-        for each element; the same is done for all, so that the columns compare.
+        None for a model that has not seen all elements of the domain. Energies of a model that
+        knows another level only are compared after a fit of one constant for each element; the
+        same is done for all, so that the columns compare.
         """
         records = self.parts[f"{which}-test"]
+        elements = sorted({z for record in records for z in record.numbers.tolist()})
+        if not set(elements) <= set(calc.committee.elements):
+            return None
         frames = [record.to_atoms() for record in records]
         for atoms in frames:
             atoms.calc = None
         found = calc.evaluate(frames)
         known = base.evaluate(frames) if base is not None else [None] * len(frames)
         forces, energies, counts = [], [], []
-        elements = sorted({z for record in records for z in record.numbers.tolist()})
         for record, values, more in zip(records, found, known, strict=True):
             predicted, energy = values["forces"], values["energy"]
             if more is not None:
@@ -197,9 +205,10 @@ class Comparison:
                 )
             )
         write_records(self.file("delta-train"), corrected)
+        self.parts["delta-train"] = corrected
         return self.model("delta-learning", ["delta-train"])
 
-    def rows(self) -> dict[str, dict[str, dict[str, float]]]:
+    def rows(self) -> dict[str, dict[str, dict[str, float] | None]]:
         """Strategy to domain to errors."""
         new = ["new-train"]
         balanced = ["old-train", *["new-train"] * self.repeats]
@@ -227,15 +236,20 @@ class Comparison:
         return rows
 
 
-def table(name: str, rows: dict[str, dict[str, dict[str, float]]]) -> str:
-    """Markdown: forces in meV/Angstrom and energies in meV per atom, old and new domain."""
+def table(name: str, rows: dict[str, dict[str, dict[str, float] | None]]) -> str:
+    """Markdown: forces in meV/Angstrom and energies in meV per atom; – where elements are new."""
     lines = [
         f"| {name} | old: forces | old: energy | new: forces | new: energy |",
         "|---|---|---|---|---|",
     ]
     for strategy, row in rows.items():
-        forces_energy = [row[w][label] for w in ("old", "new") for label in ("forces", "energy")]
-        cells = [f"{forces_energy[k]:.{1 + k % 2}f}" for k in range(4)]
+        cells = []
+        for which in ("old", "new"):
+            errors = row[which]
+            cells += (
+                ["–", "–"] if errors is None
+                else [f"{errors['forces']:.1f}", f"{errors['energy']:.2f}"]
+            )  # fmt: skip
         lines.append(f"| {strategy} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
