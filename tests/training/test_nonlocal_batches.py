@@ -43,11 +43,8 @@ def test_batches_hold_every_point_once(table, atomwise):
         found += batch.energies(functional, len(table.densities))
         electrons[batch.species] += float(batch.features.weights @ batch.features.density.sum(0))
     np.testing.assert_allclose(found, [d.energies["xc"] for d in table.densities], atol=1e-7)
-    charges = [
-        sum(atomic_numbers[s] for s in d.species.symbols) - d.species.charge
-        for d in table.densities
-    ]
-    np.testing.assert_allclose(electrons, charges, rtol=1e-3)
+    counted = [float((d.weights * d.density).sum()) for d in table.densities]
+    np.testing.assert_allclose(electrons, counted, rtol=1e-12)
 
 
 def test_the_start_is_its_base(table):
@@ -63,11 +60,11 @@ def test_energies_are_those_of_the_host(table):
     density = next(d for d in table.densities if d.species.name == "HF")
     numbers = np.array([atomic_numbers[s] for s in density.species.symbols])
     system = System(numbers, np.array(density.species.positions), SpinState())
-    settings = KSSettings(basis="6-31g", density_fit=True, grid_level=3)
+    settings = KSSettings(basis="6-31g", density_fit=True, grid_level=2)
     host = MolecularBackend().solve(system, functional, settings).energies["total"]
     xc = float(xc_energies(functional, [density])[0].detach())
     assert abs(xc - density.energies["xc"]) > 2e-2
-    assert -1e-4 < density.energy_without_xc + xc - host < 2e-3
+    assert -1e-8 < density.energy_without_xc + xc - host < 1e-3
 
 
 def test_moments_of_an_atom_do_not_depend_on_how_batches_are_cut(table):

@@ -299,9 +299,9 @@ def test_ends_of_a_path_are_neighbours_with_the_energies_they_had() -> None:
     known = result.ranked[1].atoms
     again = end.copy()
     again.calc = EMT()
-    assert again.get_potential_energy() == pytest.approx(known.get_potential_energy(), abs=1e-3)
+    assert again.get_potential_energy() == pytest.approx(known.get_potential_energy(), abs=1e-9)
     assert end.get_potential_energy() == known.get_potential_energy()
-    np.testing.assert_allclose(again.get_forces(), end.get_forces(), atol=5e-3)
+    np.testing.assert_allclose(again.get_forces(), end.get_forces(), atol=1e-9)
     with pytest.raises(InvalidInputError, match="second: expected a rank of 1 to"):
         result.path_ends(1, 99)
 
