@@ -26,7 +26,7 @@ from ase_neuralxc.backend.libxc import find_functional
 from ase_neuralxc.campaign import Campaign
 from ase_neuralxc.errors import InvalidInputError, NeuralXCError
 from ase_neuralxc.records.files import atomic_write
-from ase_neuralxc.training.precompute import count_basis_functions
+from ase_neuralxc.training.planning import count_basis_functions
 from ase_neuralxc.training.reactions import Species, read_reactions
 from ase_neuralxc.validation.properties import (
     GeometryTask,

@@ -27,8 +27,7 @@ from ase_neuralxc.errors import InvalidInputError, NeuralXCError, unknown_name
 from ase_neuralxc.functional.protocol import SemilocalFunctional
 from ase_neuralxc.recommended import recommended_dispersion
 from ase_neuralxc.terms.dispersion import Dispersion
-from ase_neuralxc.training.planning import plan
-from ase_neuralxc.training.precompute import count_basis_functions
+from ase_neuralxc.training.planning import count_basis_functions, plan
 from ase_neuralxc.training.reactions import (
     ReactionSet,
     Species,

@@ -17,8 +17,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from ase_neuralxc.campaign import Campaign
 from ase_neuralxc.errors import NeuralXCError
-from ase_neuralxc.training.planning import Plan, plan
-from ase_neuralxc.training.precompute import DensityTask, PrepareSettings, count_basis_functions
+from ase_neuralxc.training.planning import Plan, count_basis_functions, plan
+from ase_neuralxc.training.precompute import DensityTask
+from ase_neuralxc.training.prepare_settings import PrepareSettings
 from ase_neuralxc.training.reactions import find_reactions, select_reactions
 from ase_neuralxc.training.stored import DensityCodec
 

@@ -23,7 +23,7 @@ from ase_neuralxc.functional import functional_hash
 from ase_neuralxc.functional.protocol import SemilocalFunctional
 from ase_neuralxc.records.canonical import digest
 from ase_neuralxc.records.files import atomic_write
-from ase_neuralxc.training.dataset import batches
+from ase_neuralxc.training.batches import batches
 from ase_neuralxc.training.stored import SUFFIX, DensityCodec, StoredDensity, open_density
 
 #: Widths of a cell: natural logarithm of the density, gradient input, orbital input.

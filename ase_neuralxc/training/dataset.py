@@ -1,164 +1,22 @@
-"""Functionals on stored densities: energies of species and reactions, differentiable and bounded.
-
-The energies of thousands of species have one node in the graph of autograd: values are computed
-without a graph, and the backward pass goes over the points again, chunk by chunk. Memory is that of
-one chunk, whatever the loss and however many species it joins, for one more forward pass.
-"""
+"""Reactions over stored densities: reaction energies of functionals, whole sets or batches."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from ase_neuralxc.errors import InvalidInputError
-from ase_neuralxc.features.grid import DensityInvariants
-from ase_neuralxc.functional.protocol import SemilocalFunctional, XCFunctional
+from ase_neuralxc.functional.protocol import XCFunctional
 from ase_neuralxc.records import units
-from ase_neuralxc.training.nonlocal_batches import GridBatch, grid_batches
+from ase_neuralxc.training.batches import CHUNK
 from ase_neuralxc.training.reactions import Reaction, ReactionSet, Species
 from ase_neuralxc.training.stored import StoredDensity, density_path, open_density
-
-#: Points per chunk: some 100 MB of a 64-wide network in float32.
-CHUNK = 65_536
-
-
-@dataclass(frozen=True)
-class InvariantBatch:
-    """Points of several species, all closed-shell or all spin-polarised.
-
-    Attributes:
-        invariants: of n points, float64.
-        weights: [n] quadrature weights, float64.
-        segments: [n] index of the species of each point, in the sequence that was given.
-    """
-
-    invariants: DensityInvariants
-    weights: Tensor
-    segments: Tensor
-
-    def energies(self, functional: SemilocalFunctional, n_species: int) -> Tensor:
-        """Part of the energy of each species that its points here make, [n_species] in Hartree."""
-        energy = self.weights * functional.local_energy_density(self.invariants)
-        out = torch.zeros(n_species, dtype=energy.dtype, device=energy.device)
-        return out.index_add(0, self.segments, energy)
-
-
-def batches(
-    densities: Sequence[StoredDensity], chunk: int = CHUNK, device: str = "cpu"
-) -> Iterator[InvariantBatch]:
-    """Go over the points of species in chunks; large species are split, small ones joined.
-
-    Args:
-        densities: stored densities; only what is yielded is read from their files.
-        chunk: largest number of points of a batch.
-        device: torch device of the batches.
-
-    Yields:
-        Batches that together hold every point once.
-    """
-    for closed_shell in (True, False):
-        parts: list[tuple[int, slice]] = []
-        room = chunk
-        for index, density in enumerate(densities):
-            start = 0
-            while density.closed_shell == closed_shell and start < density.n_points:
-                stop = min(start + room, density.n_points)
-                parts.append((index, slice(start, stop)))
-                room -= stop - start
-                start = stop
-                if room == 0:
-                    yield _batch(densities, parts, closed_shell, device)
-                    parts, room = [], chunk
-        if parts:
-            yield _batch(densities, parts, closed_shell, device)
-
-
-def batches_for(
-    functional: XCFunctional,
-    densities: Sequence[StoredDensity],
-    chunk: int = CHUNK,
-    device: str = "cpu",
-) -> Iterator[InvariantBatch | GridBatch]:
-    """Points of species in the form that a functional needs.
-
-    Args:
-        functional: semi-local or nonlocal.
-        densities: stored densities.
-        chunk: largest number of points of a batch of single points.
-        device: torch device of the batches.
-
-    Returns:
-        `batches` for a semi-local functional, else `grid_batches`.
-    """
-    if isinstance(functional, SemilocalFunctional):
-        return batches(densities, chunk, device)
-    return grid_batches(densities, getattr(functional, "atomwise", False), device)
-
-
-def xc_energies(
-    functional: XCFunctional,
-    densities: Sequence[StoredDensity],
-    chunk: int = CHUNK,
-    device: str = "cpu",
-) -> Tensor:
-    """Exchange-correlation energies of stored densities, without any exact exchange.
-
-    Args:
-        functional: a torch module on `device`, semi-local or nonlocal.
-        densities: of the species.
-        chunk: largest number of points of a semi-local functional that are evaluated together.
-        device: torch device.
-
-    Returns:
-        [n_species] in Hartree, once differentiable with respect to the functional's parameters.
-    """
-    module: Any = functional
-    parameters = tuple(p for p in module.parameters() if p.requires_grad)
-    return _Energies.apply(functional, densities, chunk, device, *parameters)
-
-
-class _Energies(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        functional: Any,
-        densities: Sequence[StoredDensity],
-        chunk: int,
-        device: str,
-        *parameters: Tensor,
-    ) -> Tensor:
-        ctx.work = functional, densities, chunk, device
-        ctx.save_for_backward(*parameters)
-        total = torch.zeros(len(densities), dtype=torch.float64, device=device)
-        for batch in batches_for(functional, densities, chunk, device):
-            total += batch.energies(functional, len(densities))
-        return total
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
-        functional, densities, chunk, device = ctx.work
-        parameters = ctx.saved_tensors
-        gradients = [torch.zeros_like(p) for p in parameters]
-        # species that do not enter the loss cost nothing
-        wanted = [i for i, g in enumerate(cotangent.tolist()) if g != 0.0]
-        needed = [densities[i] for i in wanted]
-        weights = cotangent[wanted]
-        for batch in batches_for(functional, needed, chunk, device):
-            with torch.enable_grad():
-                value = batch.energies(functional, len(needed)) @ weights
-            parts = torch.autograd.grad(value, parameters, allow_unused=True)
-            for total, part in zip(gradients, parts, strict=True):
-                if part is not None:
-                    total += part
-        return None, None, None, None, *gradients
+from ase_neuralxc.training.stored_energies import xc_energies
 
 
 @dataclass(frozen=True)
@@ -326,27 +184,3 @@ class ReactionTable:
             dispersion=self.dispersion,
             missing=0,
         )
-
-
-def _batch(
-    densities: Sequence[StoredDensity],
-    parts: Sequence[tuple[int, slice]],
-    closed_shell: bool,
-    device: str,
-) -> InvariantBatch:
-    def gather(name: str) -> Tensor:
-        rows = [getattr(densities[i], name)[..., points] for i, points in parts]
-        joined: NDArray = np.concatenate(rows, axis=-1, dtype=np.float64)
-        return torch.from_numpy(joined).to(device)
-
-    density, gradient, tau = gather("density"), gather("gradient"), gather("tau")
-    if closed_shell:
-        sigma = (gradient[0] * gradient[0]).sum(0)
-        invariants = DensityInvariants.from_total(density[0], sigma, tau[0])
-    else:
-        up, down = gradient
-        sigma = torch.stack([(up * up).sum(0), (up * down).sum(0), (down * down).sum(0)])
-        invariants = DensityInvariants(density, sigma, tau)
-    counts = torch.tensor([points.stop - points.start for _, points in parts])
-    segments = torch.repeat_interleave(torch.tensor([i for i, _ in parts]), counts)
-    return InvariantBatch(invariants, gather("weights"), segments.to(device))

@@ -97,6 +97,29 @@ def plan(
     )
 
 
+def count_basis_functions(species: Species, basis: str, cache: dict[str, int]) -> int:
+    """Number of spherical basis functions of a species, without building the molecule.
+
+    Args:
+        species: the species.
+        basis: basis set.
+        cache: numbers by element, filled as needed; one dictionary per basis.
+
+    Returns:
+        The number.
+    """
+    from pyscf import gto
+
+    for element in set(species.symbols) - cache.keys():
+        shells = gto.basis.load(basis, element)
+        cache[element] = sum(
+            (2 * shell[0] + 1)
+            * (len(next(row for row in shell[1:] if isinstance(row, list | tuple))) - 1)
+            for shell in shells
+        )
+    return sum(cache[element] for element in species.symbols)
+
+
 def _cost(species: Species, size: int) -> float:
     """Points times pairs of orbitals, twice for two spins, plus what every calculation costs."""
     channels = 1 if species.multiplicity == 1 else 2

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,23 +19,18 @@ from pyscf.dft.gen_grid import Grids
 
 from ase_neuralxc.backend.atom_grid import AtomGrid
 from ase_neuralxc.backend.compact_integrator import BLOCK, densities_of
-from ase_neuralxc.backend.libxc import LibxcFunctional, find_functional
 from ase_neuralxc.backend.molecular import first_order
 from ase_neuralxc.backend.settings import KSSettings
 from ase_neuralxc.backend.solution import KSSolution
-from ase_neuralxc.errors import InvalidInputError, NeuralXCError
+from ase_neuralxc.errors import NeuralXCError
 from ase_neuralxc.fidelity import convergence_record, fidelity_tag, provenance
-from ase_neuralxc.functional import functional_hash
-from ase_neuralxc.functional.protocol import SemilocalFunctional
 from ase_neuralxc.records import units
-from ase_neuralxc.records.canonical import digest
 from ase_neuralxc.terms.dispersion import Dispersion
+from ase_neuralxc.training.prepare_settings import PrepareSettings
 from ase_neuralxc.training.reactions import Species
 from ase_neuralxc.training.solve import solve_species
 from ase_neuralxc.training.stored import StoredDensity
 
-#: Version of what is computed and stored; part of the identity of a folder.
-_VERSION = 2
 #: Points with fewer electrons are left out: 1e5 of them hold 1e-6 electrons, below 1e-8 Hartree.
 _NEGLIGIBLE = 1e-11
 #: Densities are stored in float32 if that moves the energy by less than this, in Hartree.
@@ -47,57 +42,6 @@ ROUNDING = 1e-7
 _GRID_ERRORS = (-5e-5, 2e-4)
 #: Largest relative error of the number of electrons on the fine grid; level 3 is 100 times better.
 _ELECTRONS = 1e-3
-
-
-@dataclass(frozen=True)
-class PrepareSettings:
-    """How the densities of species are computed.
-
-    Attributes:
-        xc: starting functional: a name or path as `load_functional` takes it, or "libxc:NAME".
-        basis: basis set.
-        density_fit: expand the density in an auxiliary basis.
-        scf_grid_level: grid of the SCF.
-        grid_level: grid of the stored features and energies.
-        conv_tol: of the SCF, in Hartree; its square root for the orbital gradient.
-        max_cycle: cycles of each strategy of the SCF.
-        dispersion: dispersion energies to store, "method:damping".
-    """
-
-    xc: str = "r2scan"
-    basis: str = "def2-tzvpp"
-    density_fit: bool = True
-    scf_grid_level: int = 1
-    grid_level: int = 3
-    conv_tol: float = 1e-7
-    max_cycle: int = 50
-    dispersion: tuple[str, ...] = ("d3bj:r2scan", "d4:r2scan")
-
-    def functional(self) -> Any:
-        """The starting functional.
-
-        Returns:
-            A semi-local functional, or one of libxc.
-
-        Raises:
-            InvalidInputError: unknown, or not semi-local.
-        """
-        functional = find_functional(self.xc)
-        if not isinstance(functional, SemilocalFunctional | LibxcFunctional):
-            raise InvalidInputError(f"xc: expected a semi-local functional, got {self.xc!r}")
-        return functional
-
-    @property
-    def identity(self) -> str:
-        """What a folder of densities depends on: settings, weights of the functional, version."""
-        functional = self.functional()
-        weights = getattr(functional, "state_dict", None)
-        content = {
-            **asdict(self),
-            "xc": functional.name,
-            "weights": "" if weights is None else functional_hash(functional),
-        }
-        return f"densities {_VERSION} {functional.name}/{self.basis} {digest(content)}"
 
 
 class DensityTask:
@@ -252,29 +196,6 @@ def check_grids(species: Species, coarse: float, fine: float) -> None:
             f"scf_grid_level: expected the energy of {species.name!r} on the grid of the SCF to be "
             f"that on the fine grid, got {coarse - fine:.6f} Ha more"
         )
-
-
-def count_basis_functions(species: Species, basis: str, cache: dict[str, int]) -> int:
-    """Number of spherical basis functions of a species, without building the molecule.
-
-    Args:
-        species: the species.
-        basis: basis set.
-        cache: numbers by element, filled as needed; one dictionary per basis.
-
-    Returns:
-        The number.
-    """
-    from pyscf import gto
-
-    for element in set(species.symbols) - cache.keys():
-        shells = gto.basis.load(basis, element)
-        cache[element] = sum(
-            (2 * shell[0] + 1)
-            * (len(next(row for row in shell[1:] if isinstance(row, list | tuple))) - 1)
-            for shell in shells
-        )
-    return sum(cache[element] for element in species.symbols)
 
 
 def _fine_grid(mol: Any, level: int) -> AtomGrid:

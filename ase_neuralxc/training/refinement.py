@@ -32,8 +32,9 @@ from ase_neuralxc.records.files import atomic_write
 from ase_neuralxc.training.config import TrainingConfig, load_values, make_config, typed
 from ase_neuralxc.training.dataset import ReactionTable
 from ase_neuralxc.training.one_step import FixedDensity
-from ase_neuralxc.training.planning import plan
-from ase_neuralxc.training.precompute import DensityTask, PrepareSettings, count_basis_functions
+from ase_neuralxc.training.planning import count_basis_functions, plan
+from ase_neuralxc.training.precompute import DensityTask
+from ase_neuralxc.training.prepare_settings import PrepareSettings
 from ase_neuralxc.training.reactions import find_reactions, select_reactions
 from ase_neuralxc.training.run_report import write_report
 from ase_neuralxc.training.stored import DensityCodec, density_path, open_density

@@ -11,10 +11,10 @@ import torch
 from ase_neuralxc.functional.protocol import SemilocalFunctional
 from ase_neuralxc.records import units
 from ase_neuralxc.terms.dispersion import Dispersion
-from ase_neuralxc.training.dataset import xc_energies
 from ase_neuralxc.training.reactions import ReactionSet, Species
 from ase_neuralxc.training.solve import system_of
 from ase_neuralxc.training.stored import density_path, open_density
+from ase_neuralxc.training.stored_energies import xc_energies
 from ase_neuralxc.validation.statistics import ReactionKey
 
 #: Densities that are opened at a time: each is a file that is mapped into memory.

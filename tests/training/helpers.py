@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ase_neuralxc.campaign import Campaign
-from ase_neuralxc.training.precompute import DensityTask, PrepareSettings
+from ase_neuralxc.training.precompute import DensityTask
+from ase_neuralxc.training.prepare_settings import PrepareSettings
 from ase_neuralxc.training.reactions import Reaction, ReactionSet, Species
 from ase_neuralxc.training.stored import DensityCodec
 

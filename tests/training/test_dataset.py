@@ -13,7 +13,9 @@ from ase_neuralxc.functional import load_functional
 from ase_neuralxc.functional.neural import NeuralSemilocal
 from ase_neuralxc.functional.r2scan import R2SCAN
 from ase_neuralxc.records import units
-from ase_neuralxc.training.dataset import ReactionTable, batches, xc_energies
+from ase_neuralxc.training.batches import batches
+from ase_neuralxc.training.dataset import ReactionTable
+from ase_neuralxc.training.stored_energies import xc_energies
 
 
 @pytest.fixture(scope="module")

@@ -16,8 +16,9 @@ from ase_neuralxc.errors import InvalidInputError
 from ase_neuralxc.functional import load_functional
 from ase_neuralxc.functional.moments import MomentFunctional
 from ase_neuralxc.records import SpinState
-from ase_neuralxc.training.dataset import ReactionTable, xc_energies
+from ase_neuralxc.training.dataset import ReactionTable
 from ase_neuralxc.training.nonlocal_batches import grid_batches
+from ase_neuralxc.training.stored_energies import xc_energies
 
 
 @pytest.fixture(scope="module")

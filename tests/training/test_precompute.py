@@ -14,7 +14,9 @@ from training.helpers import H2, HF, NH2, OH, SETTINGS, H, O, pair, prepare
 from ase_neuralxc.errors import InvalidInputError, NeuralXCError, SCFNotConverged
 from ase_neuralxc.records import units
 from ase_neuralxc.training import precompute
-from ase_neuralxc.training.precompute import DensityTask, PrepareSettings, count_basis_functions
+from ase_neuralxc.training.planning import count_basis_functions
+from ase_neuralxc.training.precompute import DensityTask
+from ase_neuralxc.training.prepare_settings import PrepareSettings
 from ase_neuralxc.training.solve import RoomyBackend
 from ase_neuralxc.training.stored import DensityCodec, density_path, open_density
 

@@ -14,9 +14,9 @@ from training.helpers import prepare, reaction_set
 from ase_neuralxc.errors import InvalidInputError
 from ase_neuralxc.functional import load_checkpoint, load_functional
 from ase_neuralxc.functional.checkpoint import read_card
+from ase_neuralxc.training.batches import batches
 from ase_neuralxc.training.compression import compress, joined_densities
 from ase_neuralxc.training.config import load_config, make_config
-from ase_neuralxc.training.dataset import batches
 from ase_neuralxc.training.folds import kind_of, split
 from ase_neuralxc.training.losses import ReactionLoss, error_scales
 from ase_neuralxc.training.reactions import Reaction, ReactionSet
