@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pyscf import gto
 from pyscf.lib.exceptions import BasisNotFoundError
 
+from ase_neuralxc.backend.collinear import NO_MOMENT, collinear_moments
 from ase_neuralxc.backend.settings import KSSettings
 from ase_neuralxc.errors import InvalidInputError
 from ase_neuralxc.records import SpinState, units
@@ -102,19 +103,12 @@ def resolve_spin(system: System) -> System:
         raise InvalidInputError(
             f"charge: {state.charge} leaves {electrons} electrons; expected at least 1"
         )
-    moments = None
-    if state.magmoms is not None:
-        moments = np.asarray(state.magmoms, dtype=float)
-        if moments.shape != (len(system.numbers),):
-            raise InvalidInputError(
-                f"magmoms: expected one collinear moment per atom, shape ({len(system.numbers)},), "
-                f"got {moments.shape}"
-            )
-        if moments.sum() < 0:
-            moments = -moments
+    moments = collinear_moments(state, len(system.numbers))
+    if moments is not None and moments.sum() < 0:
+        moments = -moments
     unpaired = state.n_unpaired
     if unpaired is None:
-        if moments is not None and np.abs(moments).max() > 1e-8:
+        if moments is not None and np.abs(moments).max() > NO_MOMENT:
             unpaired = round(float(moments.sum()))
             if (electrons - unpaired) % 2:
                 # the nearest total with the right parity: 2.3 of two iron atoms means 4, not 5

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +12,12 @@ import numpy as np
 from ase import Atoms
 
 from ase_neuralxc.errors import InvalidInputError
+from ase_neuralxc.workflows.adsorption_reference import (
+    boxed,
+    known_gas,
+    reference_energy,
+    reference_species,
+)
 from ase_neuralxc.workflows.adsorption_result import AdsorptionEntry, AdsorptionResult
 from ase_neuralxc.workflows.batch import RelaxMany
 from ase_neuralxc.workflows.cache import calculation_identity, claim_directory
@@ -163,8 +168,8 @@ def adsorption(
     settings = resolve_settings(AdsorptionSettings, keywords)
     make, _ = calculator_maker(calc, slab)
     molecule = as_adsorbate(adsorbate)
-    species = _reference_species(molecule, settings.reference)
-    known = _known_gas(gas or {}, species)
+    species = reference_species(molecule, settings.reference)
+    known = known_gas(gas or {}, species)
     directory = None if settings.directory is None else Path(settings.directory)
     if directory is not None:
         claim_directory(directory, _identity(slab, molecule, make(), settings))
@@ -178,11 +183,11 @@ def adsorption(
     species_energies = {
         name: known[name]
         if name in known
-        else relaxer.reference(_boxed(atoms, slab, settings.gas_vacuum), name)
+        else relaxer.reference(boxed(atoms, slab, settings.gas_vacuum), name)
         for name, (atoms, _) in species.items()
     }
     reference = {name: coefficient for name, (_, coefficient) in species.items()}
-    base = _reference_energy(clean, species_energies, reference)
+    base = reference_energy(clean, species_energies, reference)
     surface = Surface.of(clean, settings.symprec)
     placements = _placements(surface, molecule, settings)
     finished = relaxer.all(
@@ -206,44 +211,6 @@ def adsorption(
     )
 
 
-def _reference_species(
-    molecule: Atoms, reference: Mapping[str, float] | None
-) -> dict[str, tuple[Atoms, float]]:
-    """Gas-phase species with coefficients, checked to add up to the adsorbate."""
-    if reference is None:
-        return {molecule.get_chemical_formula(): (molecule, 1.0)}
-    species = {name: (as_adsorbate(name), float(n)) for name, n in reference.items()}
-    total: dict[str, float] = {}
-    for atoms, coefficient in species.values():
-        for symbol in atoms.symbols:
-            total[symbol] = total.get(symbol, 0.0) + coefficient
-    wanted = Counter(molecule.get_chemical_symbols())
-    if any(abs(total.get(s, 0.0) - wanted[s]) > 1e-9 for s in {*total, *wanted}):
-        raise InvalidInputError(
-            f"reference: expected species that add up to {dict(wanted)}, got {total} from "
-            f"{dict(reference)}"
-        )
-    return species
-
-
-def _known_gas(
-    gas: Mapping[str, Atoms], species: Mapping[str, tuple[Atoms, float]]
-) -> dict[str, Atoms]:
-    """Species that come with their energy, checked to be what the reference asks for."""
-    known = {}
-    for name, atoms in gas.items():
-        if name not in species:
-            raise InvalidInputError(f"gas: expected species of {sorted(species)}, got {name!r}")
-        if sorted(atoms.numbers) != sorted(species[name][0].numbers):
-            raise InvalidInputError(
-                f"gas: expected atoms of {name}, got {atoms.get_chemical_formula()}"
-            )
-        if atoms.calc is None or atoms.calc.results.get("energy") is None:
-            raise InvalidInputError(f"gas: expected {name} with its energy, got none")
-        known[name] = atoms
-    return known
-
-
 def _identity(slab: Atoms, molecule: Atoms, calc: Any, settings: AdsorptionSettings) -> dict:
     """What relaxed structures in a directory depend on; placements are told apart by content."""
     return calculation_identity(
@@ -253,15 +220,6 @@ def _identity(slab: Atoms, molecule: Atoms, calc: Any, settings: AdsorptionSetti
         fmax=settings.fmax,
         gas_vacuum=settings.gas_vacuum,
     )
-
-
-def _boxed(molecule: Atoms, slab: Atoms, vacuum: float) -> Atoms:
-    """A gas-phase species with the periodicity of the slab, hence for the same host and basis."""
-    atoms = molecule.copy()
-    atoms.set_cell(np.diag(np.ptp(atoms.positions, axis=0) + vacuum))
-    atoms.center()
-    atoms.pbc = slab.pbc
-    return atoms
 
 
 def _placements(surface: Surface, molecule: Atoms, settings: AdsorptionSettings) -> list[Placement]:
@@ -287,18 +245,6 @@ def _placements(surface: Surface, molecule: Atoms, settings: AdsorptionSettings)
             shifts = rng.normal(scale=settings.rattle, size=(len(molecule), 3))
             placement.atoms.positions[len(clean) :] += shifts
     return made
-
-
-def _reference_energy(
-    clean: Atoms, gas: Mapping[str, Atoms], reference: Mapping[str, float]
-) -> float:
-    """Energy of slab and gas in eV."""
-    for atoms in gas.values():
-        require_same_level(clean, atoms)
-    return float(clean.get_potential_energy()) + sum(
-        coefficient * float(gas[name].get_potential_energy())
-        for name, coefficient in reference.items()
-    )
 
 
 def _entries(
@@ -347,7 +293,7 @@ def _refined(
     make, _ = calculator_maker(single_point, clean)
     bare = computed(clean, make())
     species = {name: computed(atoms, make()) for name, atoms in gas.items()}
-    base = _reference_energy(bare, species, reference)
+    base = reference_energy(bare, species, reference)
     distinct = [(entry.energy, k) for k, entry in enumerate(entries) if entry.distinct]
     refined = list(entries)
     for _, k in sorted(distinct)[:n_best]:

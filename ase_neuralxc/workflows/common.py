@@ -165,3 +165,18 @@ def save_figure(figure: Figure, path: str | Path) -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(target, dpi=150)
     return target
+
+
+def require_crystal(atoms: Atoms) -> None:
+    """Refuse what is not periodic in three directions.
+
+    Args:
+        atoms: the structure.
+
+    Raises:
+        InvalidInputError: a direction that is not periodic.
+    """
+    if not atoms.pbc.all():
+        raise InvalidInputError(
+            f"atoms: expected three periodic directions, got pbc = {atoms.pbc.tolist()}"
+        )

@@ -30,6 +30,7 @@ from ase_neuralxc.workflows.common import (
     Progress,
     attach_calculator,
     new_figure,
+    require_crystal,
     require_positive,
     resolve_settings,
     save_figure,
@@ -172,10 +173,7 @@ def elastic(
     """
     settings = resolve_settings(ElasticSettings, keywords)
     calc = attach_calculator(atoms, calc)
-    if not atoms.pbc.all():
-        raise InvalidInputError(
-            f"atoms: expected three periodic directions, got pbc = {atoms.pbc.tolist()}"
-        )
+    require_crystal(atoms)
     rotations = _point_group(atoms, settings.symprec)
     patterns = _needed_patterns(rotations)
     identity = calculation_identity(

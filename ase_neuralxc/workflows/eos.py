@@ -17,6 +17,7 @@ from ase_neuralxc.workflows.common import (
     Progress,
     attach_calculator,
     new_figure,
+    require_crystal,
     require_positive,
     resolve_settings,
     save_figure,
@@ -129,10 +130,7 @@ def eos(
     """
     settings = resolve_settings(EOSSettings, keywords)
     calc = attach_calculator(atoms, calc)
-    if not atoms.pbc.all():
-        raise InvalidInputError(
-            f"atoms: expected three periodic directions, got pbc = {atoms.pbc.tolist()}"
-        )
+    require_crystal(atoms)
     factors = np.linspace(1 - settings.strain, 1 + settings.strain, settings.points)
     work = atoms.copy()
     work.calc = calc

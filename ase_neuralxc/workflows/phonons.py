@@ -26,6 +26,7 @@ from ase_neuralxc.workflows.common import (
     Progress,
     attach_calculator,
     max_force,
+    require_crystal,
     require_positive,
     resolve_settings,
 )
@@ -125,10 +126,7 @@ def phonons(
     """
     settings = resolve_settings(PhononSettings, keywords)
     calc = attach_calculator(atoms, calc)
-    if not atoms.pbc.all():
-        raise InvalidInputError(
-            f"atoms: expected three periodic directions, got pbc = {atoms.pbc.tolist()}"
-        )
+    require_crystal(atoms)
     phonopy = _displace(atoms, settings)
     cells = phonopy.supercells_with_displacements
     identity = calculation_identity(

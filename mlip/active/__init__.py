@@ -10,7 +10,7 @@ from typing import Any
 
 _LAZY = {
     "refine": "mlip.active.refinement",
-    "RefinedCalculator": "mlip.active.refined",
+    "RefinedCalculator": "mlip.active.refined_calculator",
     "relax_refined": "mlip.active.refined",
     "run_loop": "mlip.active.loop",
     "read_loop_config": "mlip.active.loop_config",

@@ -17,7 +17,8 @@ from mlip.active.sampler import NormalModes, Rattle, Sampler, Strain
 from mlip.active.selection import SelectionSettings
 from mlip.active.walkers import WalkerSettings
 from mlip.model.settings import ModelSettings
-from mlip.training.config import TrainConfig, build_config, build_settings, read_yaml
+from mlip.training.config import build_config, build_settings, read_yaml
+from mlip.training.settings import TrainConfig
 
 #: Samplers by the name in a configuration.
 SAMPLERS: dict[str, type] = {

@@ -132,7 +132,7 @@ class GridProduct(ExactModule):
         return total
 
     def _product(self, factors: list[Tensor]) -> Tensor:
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must implement _product")
 
 
 class GauntProduct(GridProduct):

@@ -11,7 +11,7 @@ from torch import Tensor
 from ase_neuralxc.errors import InvalidInputError
 from mlip.data.labelled import LabelledGraph
 from mlip.model.potential import Wanted
-from mlip.training.config import LossSettings
+from mlip.training.settings import LossSettings
 
 #: Smallest standard deviation of an energy per atom in the likelihood, in eV.
 SPREAD_FLOOR = 1e-4

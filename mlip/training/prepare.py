@@ -33,7 +33,7 @@ from mlip.model.potential import Potential
 from mlip.model.settings import ModelSettings
 from mlip.model.sphere_model import SphereModel
 from mlip.training.checkpoint import cast
-from mlip.training.config import DataSettings, LossSettings, TrainConfig
+from mlip.training.settings import DataSettings, LossSettings, TrainConfig
 from mlip.training.start import Start
 
 

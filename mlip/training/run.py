@@ -19,7 +19,7 @@ from mlip.data.structure import DataKeys
 from mlip.model.potential import Potential, Wanted
 from mlip.training.calibration import scales
 from mlip.training.checkpoint import ModelCard, load_potential, save_potential, symbol_pairs
-from mlip.training.config import TrainConfig, build_config
+from mlip.training.config import build_config
 from mlip.training.distributed import Workers
 from mlip.training.loss import with_volume
 from mlip.training.metrics import (
@@ -32,6 +32,7 @@ from mlip.training.metrics import (
 )
 from mlip.training.prepare import Prepared, prepare
 from mlip.training.report import draw, write_card, write_page
+from mlip.training.settings import TrainConfig
 from mlip.training.trainer import STATE_FILE, Progress, Trainer
 
 CONFIG_FILE = "config.yaml"

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from mlip.training.config import OptimizerSettings, ScheduleSettings
+from mlip.training.settings import OptimizerSettings, ScheduleSettings
 
 
 def rate(settings: ScheduleSettings, progress: float) -> float:

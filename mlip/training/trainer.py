@@ -16,11 +16,11 @@ from ase_neuralxc.errors import CheckpointError, InvalidInputError
 from ase_neuralxc.records.files import atomic_write
 from mlip.data.batching import order, pack
 from mlip.model.potential import Potential
-from mlip.training.config import LossSettings, TrainConfig
 from mlip.training.distributed import Workers
 from mlip.training.loss import Loss, wanted
 from mlip.training.prepare import Prepared, build_potential
 from mlip.training.schedule import MovingAverage, make_optimizer, rate
+from mlip.training.settings import LossSettings, TrainConfig
 from mlip.training.validation import load_for, validate
 
 STATE_FILE = "state.pt"

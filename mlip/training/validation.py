@@ -11,9 +11,9 @@ from mlip.data.batching import load, pack
 from mlip.data.dataset import Dataset
 from mlip.data.labelled import LabelledGraph
 from mlip.model.potential import Potential
-from mlip.training.config import LossSettings, TrainConfig
 from mlip.training.distributed import Workers
 from mlip.training.loss import Loss, wanted, with_volume
+from mlip.training.settings import LossSettings, TrainConfig
 
 
 def load_for(

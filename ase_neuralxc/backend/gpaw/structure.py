@@ -8,6 +8,7 @@ import numpy as np
 from ase import Atoms
 from numpy.typing import NDArray
 
+from ase_neuralxc.backend.collinear import collinear_moments, periodic_reference
 from ase_neuralxc.backend.gpaw.settings import GPAWSettings
 from ase_neuralxc.backend.kpoints import KPointGrid, resolve_kpoints
 from ase_neuralxc.backend.system import System, resolve_spin
@@ -17,8 +18,6 @@ from ase_neuralxc.errors import InvalidInputError
 #: Atoms nearer than this (Angstrom) to the boundary of a direction that is not periodic are moved
 #: to its middle; farther ones stay where they are, so that small displacements shift nothing.
 MARGIN = 1.0
-#: A moment per atom (mu_B) below which there is none.
-NO_MOMENT = 1e-8
 
 
 @dataclass(frozen=True)
@@ -112,23 +111,10 @@ def _bring_inside(atoms: Atoms) -> None:
 def _spin(system: System, settings: GPAWSettings, points: int) -> tuple[System, str, bool]:
     """Reference, initial moments, and whether the total moment is held."""
     state = system.spin_state
-    moments = np.zeros(len(system.numbers))
-    if state.magmoms is not None:
-        moments = np.asarray(state.magmoms, dtype=float)
-        if moments.shape != (len(system.numbers),):
-            raise InvalidInputError(
-                f"magmoms: expected one collinear moment per atom, shape ({len(system.numbers)},), "
-                f"got {moments.shape}"
-            )
-    polarised = bool(state.n_unpaired) or np.abs(moments).max() > NO_MOMENT
-    reference = settings.reference
-    if reference == "auto":
-        reference = "uks" if polarised else "rks"
-    if reference == "rks" and state.n_unpaired:
-        raise InvalidInputError(
-            f"reference: 'rks' needs a closed shell, got {state.n_unpaired} unpaired electrons; "
-            "use 'uks'"
-        )
+    moments = collinear_moments(state, len(system.numbers))
+    if moments is None:
+        moments = np.zeros(len(system.numbers))
+    reference = periodic_reference(settings.reference, state, moments)
     _check_parity(system, settings, reference, points)
     if reference == "rks":
         return replace(system, spin_state=replace(state, magmoms=None)), reference, False

@@ -6,12 +6,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ase_neuralxc.backend.collinear import collinear_moments, periodic_reference
 from ase_neuralxc.backend.pbc.settings import PeriodicSettings
 from ase_neuralxc.backend.system import System, resolve_spin
 from ase_neuralxc.errors import InvalidInputError
-
-#: A moment per atom (mu_B) below which there is none.
-NO_MOMENT = 1e-8
 
 
 @dataclass(frozen=True)
@@ -54,22 +52,10 @@ def resolve_periodic_spin(
     if not system.periodic:
         system = resolve_spin(system)
     state = system.spin_state
-    moments = np.asarray(state.magmoms if state.magmoms is not None else 0.0, dtype=float)
-    if moments.shape not in ((), (len(system.numbers),)):
-        raise InvalidInputError(
-            f"magmoms: expected one collinear moment per atom, shape ({len(system.numbers)},), "
-            f"got {moments.shape}"
-        )
-    polarised = bool(state.n_unpaired) or np.abs(moments).max() > NO_MOMENT
-    reference = settings.reference
-    if reference == "auto":
-        reference = "uks" if polarised else "rks"
+    given = collinear_moments(state, len(system.numbers))
+    moments = np.zeros(len(system.numbers)) if given is None else given
+    reference = periodic_reference(settings.reference, state, moments)
     if reference == "rks":
-        if state.n_unpaired:
-            raise InvalidInputError(
-                f"reference: 'rks' needs a closed shell, got {state.n_unpaired} unpaired "
-                "electrons; use 'uks'"
-            )
         if settings.smearing is None and electrons * points % 2:
             raise InvalidInputError(
                 f"smearing: expected a width, initial magnetic moments or a multiplicity for an "
@@ -94,6 +80,6 @@ def resolve_periodic_spin(
             f"multiplicity: {moment + 1:g} is impossible with {electrons} electrons per cell at "
             f"{points} k-point(s) without smearing"
         )
-    magmoms = None if moments.ndim == 0 else tuple(float(m) for m in moments)
+    magmoms = None if given is None else tuple(float(m) for m in moments)
     system = replace(system, spin_state=replace(system.spin_state, magmoms=magmoms))
     return PeriodicSpin(system, "uks", moment)

@@ -16,7 +16,8 @@ from ase_neuralxc.errors import InvalidInputError
 from ase_neuralxc.workflows import UnconvergedWarning
 from ase_neuralxc.workflows.common import max_force
 from mlip.active.correction import DifferenceModel, PairDistances
-from mlip.active.refined import RefinedCalculator, relax_refined
+from mlip.active.refined import relax_refined
+from mlip.active.refined_calculator import RefinedCalculator
 
 
 def model_of(atoms):

@@ -6,7 +6,8 @@ import pytest
 import yaml
 
 from ase_neuralxc.errors import InvalidInputError
-from mlip.training.config import TrainConfig, build_config, read_config
+from mlip.training.config import build_config, read_config
+from mlip.training.settings import TrainConfig
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "mlip_config.yaml"
 

@@ -9,8 +9,8 @@ from ase.build import bulk, molecule
 from ase_neuralxc.errors import InvalidInputError
 from mlip.data.labelled import collate_labelled, to_graph
 from mlip.data.structure import Structure
-from mlip.training.config import LossSettings
 from mlip.training.loss import Loss, with_volume
+from mlip.training.settings import LossSettings
 
 ONLY_FORCES = {"energy": 0.0, "forces": 1.0}
 

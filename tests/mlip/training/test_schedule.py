@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from mlip.training.config import OptimizerSettings, ScheduleSettings
 from mlip.training.schedule import MovingAverage, make_optimizer, rate
+from mlip.training.settings import OptimizerSettings, ScheduleSettings
 
 
 @pytest.mark.parametrize("kind", ["cosine", "exponential"])
