@@ -47,6 +47,27 @@ class DensityInvariants:
             closed_shell=True,
         )
 
+    @classmethod
+    def from_channels(cls, density: Tensor, gradient: Tensor, tau: Tensor) -> DensityInvariants:
+        """Contract the gradients of stored channels.
+
+        Args:
+            density: [c, n]; the total density of a closed shell for c = 1, else spin densities.
+            gradient: [c, 3, n].
+            tau: [c, n].
+
+        Returns:
+            Invariants; those of one channel have `closed_shell` set.
+        """
+        if len(density) == 1:
+            return cls.from_total(density[0], (gradient[0] * gradient[0]).sum(0), tau[0])
+        return cls(density, _gradient_products(*gradient), tau)
+
+
+def _gradient_products(up: Tensor, down: Tensor) -> Tensor:
+    """[3, n] products up.up, up.down, down.down of [3, n] gradients."""
+    return torch.stack([(up * up).sum(0), (up * down).sum(0), (down * down).sum(0)])
+
 
 @dataclass(frozen=True)
 class GridFeatures:
@@ -77,9 +98,8 @@ class GridFeatures:
 
     def invariants(self) -> DensityInvariants:
         """Contract the gradients to [3, n] products; differentiable."""
-        up, down = self.gradient[0], self.gradient[-1]
         if self.closed_shell:
-            sigma = (up * up).sum(0).expand(3, -1)
+            sigma = (self.gradient[0] * self.gradient[0]).sum(0).expand(3, -1)
         else:
-            sigma = torch.stack([(up * up).sum(0), (up * down).sum(0), (down * down).sum(0)])
+            sigma = _gradient_products(*self.gradient)
         return DensityInvariants(self.density, sigma, self.tau, self.closed_shell)

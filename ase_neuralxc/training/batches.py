@@ -63,16 +63,15 @@ def batches(
                 room -= stop - start
                 start = stop
                 if room == 0:
-                    yield _batch(densities, parts, closed_shell, device)
+                    yield _batch(densities, parts, device)
                     parts, room = [], chunk
         if parts:
-            yield _batch(densities, parts, closed_shell, device)
+            yield _batch(densities, parts, device)
 
 
 def _batch(
     densities: Sequence[StoredDensity],
     parts: Sequence[tuple[int, slice]],
-    closed_shell: bool,
     device: str,
 ) -> InvariantBatch:
     def gather(name: str) -> Tensor:
@@ -80,14 +79,9 @@ def _batch(
         joined: NDArray = np.concatenate(rows, axis=-1, dtype=np.float64)
         return torch.from_numpy(joined).to(device)
 
-    density, gradient, tau = gather("density"), gather("gradient"), gather("tau")
-    if closed_shell:
-        sigma = (gradient[0] * gradient[0]).sum(0)
-        invariants = DensityInvariants.from_total(density[0], sigma, tau[0])
-    else:
-        up, down = gradient
-        sigma = torch.stack([(up * up).sum(0), (up * down).sum(0), (down * down).sum(0)])
-        invariants = DensityInvariants(density, sigma, tau)
+    invariants = DensityInvariants.from_channels(
+        gather("density"), gather("gradient"), gather("tau")
+    )
     counts = torch.tensor([points.stop - points.start for _, points in parts])
     segments = torch.repeat_interleave(torch.tensor([i for i, _ in parts]), counts)
     return InvariantBatch(invariants, gather("weights"), segments.to(device))

@@ -181,14 +181,7 @@ class FixedDensity:
 
     def integral(self, functional: SemilocalFunctional, rows: Tensor, part: slice) -> Tensor:
         """Semi-local energy of some points from their rows [c, 5, n]."""
-        density, gradient, tau = rows[:, 0], rows[:, 1:4], rows[:, 4]
-        if len(rows) == 1:
-            sigma = (gradient[0] * gradient[0]).sum(0)
-            invariants = DensityInvariants.from_total(density[0], sigma, tau[0])
-        else:
-            up, down = gradient
-            sigma = torch.stack([(up * up).sum(0), (up * down).sum(0), (down * down).sum(0)])
-            invariants = DensityInvariants(density, sigma, tau)
+        invariants = DensityInvariants.from_channels(rows[:, 0], rows[:, 1:4], rows[:, 4])
         weights = torch.from_numpy(np.array(self.stored.weights[part], dtype=float))
         return torch.dot(weights, functional.local_energy_density(invariants))
 
