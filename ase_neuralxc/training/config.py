@@ -14,6 +14,8 @@ import yaml
 
 from ase_neuralxc.errors import InvalidInputError, unknown_name
 
+OPTIMIZERS = ("adamw", "gauss-newton")
+
 
 @dataclass(frozen=True)
 class TrainingConfig:
@@ -33,8 +35,12 @@ class TrainingConfig:
         validation_set: set whose species are held out by folds.
         folds: number of folds of that set's species.
         fold: the fold that is held out, or None to train on everything and hold out nothing.
-        epochs: of the training.
-        batch: reactions per step.
+        optimizer: "gauss-newton" (`training.gauss_newton`) or "adamw".
+        epochs: of the training; one of Gauss-Newton is one step.
+        damping: of the first step of Gauss-Newton, which then follows its success.
+        prior: of Gauss-Newton: half of it times the squared distance to the first weights is added
+            to the loss.
+        batch: reactions per step of AdamW, which the five after this belong to as well.
         learning_rate: at its highest.
         warmup: epochs of linear growth of the learning rate, before its cosine decay.
         weight_decay: of AdamW.
@@ -65,7 +71,10 @@ class TrainingConfig:
     validation_set: str = "W4-17"
     folds: int = 5
     fold: int | None = 0
+    optimizer: str = "gauss-newton"
     epochs: int = 60
+    damping: float = 0.3
+    prior: float = 0.0
     batch: int = 16
     learning_rate: float = 2e-3
     warmup: float = 2.0
@@ -84,9 +93,12 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         for name in ("folds", "epochs", "batch", "patience", "threads"):
             _require(name, getattr(self, name) >= 1, "at least 1", getattr(self, name))
-        for name in ("learning_rate", "clip", "loss_floor", "huber"):
+        for name in ("damping", "learning_rate", "clip", "loss_floor", "huber"):
             _require(name, getattr(self, name) > 0, "a positive number", getattr(self, name))
         _require("ema", 0 <= self.ema < 1, "a number from 0 to below 1", self.ema)
+        _require("prior", self.prior >= 0, "a number that is not negative", self.prior)
+        if self.optimizer not in OPTIMIZERS:
+            raise unknown_name("optimizer", self.optimizer, OPTIMIZERS)
         held = self.fold is None or 0 <= self.fold < self.folds
         _require("fold", held, f"None or a number below {self.folds}", self.fold)
         _require("data", len(self.data) > 0, "at least one path", self.data)

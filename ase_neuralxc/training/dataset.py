@@ -129,10 +129,23 @@ class ReactionTable:
             dtype=torch.float64,
         )
 
-    def combine(self, energies: Tensor) -> Tensor:
-        """Reaction energies [m] in kcal/mol from energies of the species [n_species] in Hartree."""
-        terms = self.coefficients * energies[self.columns] / units.KCALMOL_HARTREE
-        return torch.zeros(len(self.reactions), dtype=torch.float64).index_add(0, self.rows, terms)
+    def combine(self, values: Tensor) -> Tensor:
+        """Sum over the species of each reaction, from Hartree to kcal/mol.
+
+        Args:
+            values: [n_species, ...] energies in Hartree, or derivatives of them.
+
+        Returns:
+            [m, ...] of the reactions, in kcal/mol.
+        """
+        matrix = torch.sparse_coo_tensor(
+            torch.stack([self.rows, self.columns]),
+            self.coefficients / units.KCALMOL_HARTREE,
+            (len(self.reactions), len(self.densities)),
+            check_invariants=True,
+        )
+        product = torch.sparse.mm(matrix, values.reshape(len(values), -1))
+        return product.reshape(-1, *values.shape[1:])
 
     def starting_energies(self) -> Tensor:
         """Reaction energies [m] in kcal/mol of the functional that made the densities."""

@@ -68,13 +68,25 @@ class ReactionLoss:
         Returns:
             A scalar.
         """
-        scales = torch.tensor([self.scales[s] for s in sets], dtype=torch.float64)
-        weights = torch.tensor([self.weights[s] for s in sets], dtype=torch.float64)
+        scales, weights = self.scales_and_weights(sets)
         scaled = (energies - references) / scales
         each = torch.nn.functional.huber_loss(
             scaled, torch.zeros_like(scaled), reduction="none", delta=self.huber
         )
         return (weights * each).mean()
+
+    def scales_and_weights(self, sets: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Error that counts as one, in kcal/mol, and weight of the loss of each reaction.
+
+        Args:
+            sets: name of the set of each of m reactions.
+
+        Returns:
+            [m] scales and [m] weights, float64.
+        """
+        scales = torch.tensor([self.scales[s] for s in sets], dtype=torch.float64)
+        weights = torch.tensor([self.weights[s] for s in sets], dtype=torch.float64)
+        return scales, weights
 
 
 def errors_by_set(

@@ -169,6 +169,11 @@ class RegularisedTrainer(Trainer):
     """
 
     def __init__(self, config: TrainingConfig, scf_weight: float) -> None:
+        if scf_weight > 0 and config.optimizer != "adamw":
+            raise InvalidInputError(
+                f"scf_weight: expected 0 with the optimizer {config.optimizer!r}, which knows "
+                f"reaction energies alone, or the optimizer 'adamw', got {scf_weight}"
+            )
         super().__init__(config)
         self.scf_weight = scf_weight
         self._fixed = lru_cache(maxsize=_KEPT)(self._load)

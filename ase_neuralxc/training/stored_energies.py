@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from ase_neuralxc.functional.protocol import SemilocalFunctional, XCFunctional
 from ase_neuralxc.training.batches import CHUNK, InvariantBatch, batches
@@ -61,6 +62,39 @@ def xc_energies(
     module: Any = functional
     parameters = tuple(p for p in module.parameters() if p.requires_grad)
     return _Energies.apply(functional, densities, chunk, device, *parameters)
+
+
+def energy_jacobian(
+    functional: XCFunctional,
+    densities: Sequence[StoredDensity],
+    chunk: int = CHUNK,
+    device: str = "cpu",
+) -> tuple[Tensor, Tensor]:
+    """Exchange-correlation energies of stored densities and their derivatives by all weights.
+
+    Args:
+        functional: a torch module on `device`, semi-local or nonlocal.
+        densities: of the species.
+        chunk: see `xc_energies`.
+        device: torch device.
+
+    Returns:
+        [n_species] in Hartree, and [n_species, p] derivatives with respect to the p weights that
+        are trained, in the order of `parameters()`; float64, on the CPU.
+    """
+    module: Any = functional
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    energies = torch.zeros(len(densities), dtype=torch.float64)
+    jacobian = torch.zeros(
+        (len(densities), sum(p.numel() for p in parameters)), dtype=torch.float64
+    )
+    for index, density in enumerate(tqdm(densities, desc="derivatives", leave=False)):
+        for batch in batches_for(functional, [density], chunk, device):
+            energy = batch.energies(module, 1)[0]
+            energies[index] += float(energy.detach())
+            gradients = torch.autograd.grad(energy, parameters, materialize_grads=True)
+            jacobian[index] += torch.cat([g.reshape(-1).double().cpu() for g in gradients])
+    return energies, jacobian
 
 
 class _Energies(torch.autograd.Function):

@@ -1,9 +1,9 @@
 """The training loop on stored densities: resumable at any moment, to the same bits.
 
-A step takes the reaction energies of a batch with the energies of its species on their densities.
-All randomness follows from the seed and the number of the epoch, and the state at the end of each
-epoch is on disk: a run that was killed repeats the epoch it was in, and goes on as if nothing had
-happened.
+Reaction energies come from the energies of the species on their densities; what an epoch does with
+them is the affair of `steps` (AdamW on batches) or `gauss_newton`. All randomness follows from the
+seed and the number of the epoch, and the state at the end of each epoch is on disk: a run that was
+killed repeats the epoch it was in, and goes on as if nothing had happened.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from ase_neuralxc.errors import InvalidInputError
 from ase_neuralxc.functional import functional_hash, load_checkpoint, load_functional
@@ -32,8 +31,10 @@ from ase_neuralxc.training.compression import joined_densities
 from ase_neuralxc.training.config import TrainingConfig
 from ase_neuralxc.training.dataset import ReactionTable
 from ase_neuralxc.training.folds import split
+from ase_neuralxc.training.gauss_newton import GaussNewtonSteps
 from ase_neuralxc.training.losses import ReactionLoss, error_scales
 from ase_neuralxc.training.reactions import find_reactions, select_reactions
+from ase_neuralxc.training.steps import EpochResult, Steps, StochasticSteps
 
 STATE = "state.pt"
 
@@ -47,14 +48,14 @@ class EpochRecord:
         loss: mean loss of the steps.
         training_mae: of the averaged weights over all training reactions, kcal/mol.
         validation_mae: over the held-out reactions, kcal/mol; NaN if nothing is held out.
-        learning_rate: at the end.
+        rate: learning rate at the end, or the damping of Gauss-Newton steps.
     """
 
     epoch: int
     loss: float
     training_mae: float
     validation_mae: float
-    learning_rate: float
+    rate: float
 
 
 class Trainer:
@@ -65,7 +66,7 @@ class Trainer:
 
     Attributes:
         functional: the functional that is trained.
-        averaged: its moving average, which is what is evaluated and kept.
+        steps: how it is trained; `steps.averaged` is what is evaluated and kept.
         table: all reactions whose densities are there.
         training: indices of the training reactions in the table.
         validation: indices of the held-out reactions.
@@ -78,7 +79,6 @@ class Trainer:
         self.config = config
         self.out = Path(config.out)
         self.functional = _start(config)
-        self.averaged = _start(config)
         self.table, self.training, self.validation = _data(config)
         names = [self.table.sets[i] for i in self.training]
         references = self.table.references.numpy()[self.training]
@@ -88,13 +88,9 @@ class Trainer:
             config.huber,
             config.set_weights,
         )
-        self.optimizer = torch.optim.AdamW(
-            self.functional.parameters(),
-            lr=config.learning_rate,
-            weight_decay=config.weight_decay,
-        )
+        self.steps = self._make_steps()
         self.history: list[EpochRecord] = []
-        self.best: dict[str, Any] = _weights(self.averaged)
+        self.best: dict[str, Any] = _weights(self.steps.averaged)
         self.best_error = math.inf
         if (self.out / STATE).exists():
             self._restore()
@@ -110,19 +106,23 @@ class Trainer:
         """
         self.out.mkdir(parents=True, exist_ok=True)
         while len(self.history) < self.config.epochs and not self._exhausted():
-            record = self._epoch(len(self.history))
+            result = self.steps.epoch(len(self.history))
+            record = self._record(result)
             self.history.append(record)
             error = record.validation_mae
             if math.isnan(error) or error < self.best_error:
                 self.best_error = error
-                self.best = _weights(self.averaged)
+                self.best = _weights(self.steps.averaged)
             self._save()
             report(record)
-        self.averaged.load_state_dict(self.best)
-        return self.averaged
+            if result.finished:
+                break
+        averaged: XCFunctional = self.steps.averaged
+        self.steps.averaged.load_state_dict(self.best)
+        return averaged
 
     def penalty(self, batch: ReactionTable, epoch: int, step: int) -> Tensor | float:
-        """What a kind of training adds to the loss of a batch; nothing here.
+        """What a kind of training adds to the loss of a batch of AdamW; nothing here.
 
         Args:
             batch: the reactions of the step.
@@ -142,60 +142,22 @@ class Trainer:
         with torch.no_grad():
             return self.table.subset(indices).reaction_energies(functional).numpy()
 
-    def _epoch(self, number: int) -> EpochRecord:
-        config = self.config
-        order = np.random.default_rng((config.seed, number)).permutation(self.training)
-        steps = math.ceil(len(order) / config.batch)
-        losses = []
-        with tqdm(total=steps, desc=f"epoch {number + 1}/{config.epochs}", leave=False) as bar:
-            for step in range(steps):
-                self._set_rate(number + step / steps)
-                batch = self.table.subset(
-                    order[step * config.batch : (step + 1) * config.batch].tolist()
-                )
-                self.optimizer.zero_grad()
-                value = self.loss(
-                    batch.reaction_energies(self.functional), batch.references, batch.sets
-                )
-                value = value + self.penalty(batch, number, step)
-                value.backward()
-                torch.nn.utils.clip_grad_norm_(self.functional.parameters(), config.clip)
-                self.optimizer.step()
-                self._average(number * steps + step)
-                losses.append(float(value.detach()))
-                bar.update()
-                bar.set_postfix(loss=f"{np.mean(losses[-20:]):.3f}")
+    def _make_steps(self) -> Steps:
+        shared = self.config, self.functional, self.table, self.training, self.loss
+        if self.config.optimizer == "adamw":
+            return StochasticSteps(*shared, self.penalty)
+        return GaussNewtonSteps(*shared)
+
+    def _record(self, result: EpochResult) -> EpochRecord:
+        errors = np.abs(result.energies - self.table.references.numpy())
+        held = errors[self.validation]
         return EpochRecord(
-            epoch=number + 1,
-            loss=float(np.mean(losses)),
-            training_mae=self._mae(self.training),
-            validation_mae=self._mae(self.validation),
-            learning_rate=self.optimizer.param_groups[0]["lr"],
+            epoch=len(self.history) + 1,
+            loss=result.loss,
+            training_mae=float(errors[self.training].mean()),
+            validation_mae=float(held.mean()) if held.size else math.nan,
+            rate=result.rate,
         )
-
-    def _mae(self, indices: Sequence[int]) -> float:
-        if not len(indices):
-            return math.nan
-        errors = self.energies(self.averaged, indices) - self.table.references.numpy()[indices]
-        return float(np.abs(errors).mean())
-
-    def _set_rate(self, epoch: float) -> None:
-        config = self.config
-        if epoch < config.warmup:
-            factor = (epoch + 0.1) / (config.warmup + 0.1)
-        else:
-            done = (epoch - config.warmup) / max(config.epochs - config.warmup, 1e-9)
-            factor = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
-        for group in self.optimizer.param_groups:
-            group["lr"] = factor * config.learning_rate
-
-    def _average(self, step: int) -> None:
-        # early on the average must not remember where the run began
-        decay = min(self.config.ema, (1 + step) / (10 + step))
-        with torch.no_grad():
-            pairs = zip(self.averaged.parameters(), self.functional.parameters(), strict=True)
-            for mean, value in pairs:
-                mean.lerp_(value, 1.0 - decay)
 
     def _exhausted(self) -> bool:
         errors = [r.validation_mae for r in self.history]
@@ -206,9 +168,7 @@ class Trainer:
     def _save(self) -> None:
         state = {
             "config": self.config.to_json(),
-            "functional": self.functional.state_dict(),
-            "averaged": self.averaged.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "steps": self.steps.state_dict(),
             "best": self.best,
             "best_error": self.best_error,
             "history": [asdict(r) for r in self.history],
@@ -230,9 +190,7 @@ class Trainer:
                 f"out: expected a run with the same settings in {str(self.out)!r}, got other "
                 f"{', '.join(differing)}; use another folder"
             )
-        self.functional.load_state_dict(state["functional"])
-        self.averaged.load_state_dict(state["averaged"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.steps.load_state_dict(state["steps"])
         self.best, self.best_error = state["best"], state["best_error"]
         self.history = [EpochRecord(**record) for record in state["history"]]
 

@@ -36,8 +36,8 @@ def start(data, tmp_path_factory):  # noqa: F811
 
 def settings(data, start, out, **changes):  # noqa: F811
     training = {
-        "data": [str(data / "tiny.jsonl")], "fold": None, "epochs": 4, "batch": 2,
-        "learning_rate": 2e-3, "warmup": 0.5, "name": "refined",
+        "data": [str(data / "tiny.jsonl")], "fold": None, "optimizer": "adamw", "epochs": 4,
+        "batch": 2, "learning_rate": 2e-3, "warmup": 0.5, "name": "refined",
     }  # fmt: skip
     values = {"start": str(start), "out": str(out), "training": training, "rounds": 1,
               "densities": {"basis": "6-31g", "grid_level": 2}}  # fmt: skip
@@ -106,7 +106,9 @@ def test_the_regulariser_adds_the_gain_of_one_species(data, tmp_path):  # noqa: 
     def gain(functional):
         return sum(float(f.evaluate(functional, one_step=False).scf_gain.detach()) for f in fixed)
 
-    assert 0 < -gain(trainer.averaged) < -gain(plain.averaged)
+    assert 0 < -gain(trainer.steps.averaged) < -gain(plain.steps.averaged)
+    with pytest.raises(InvalidInputError, match="scf_weight: expected 0 with the optimizer"):
+        RegularisedTrainer(config(data, tmp_path / "c", optimizer="gauss-newton"), 0.5)
 
 
 def test_configuration_is_checked(tmp_path):

@@ -52,7 +52,8 @@ def config(data, out, **changes):
     values = {
         "data": [str(data / "tiny.jsonl")], "densities": str(data / "densities"), "out": str(out),
         "architecture": "coefficient", "settings": SMALL, "dispersion": "d4(r2scan)",
-        "fold": None, "epochs": 6, "batch": 2, "learning_rate": 5e-3, "warmup": 0.5,
+        "fold": None, "optimizer": "adamw", "epochs": 6, "batch": 2, "learning_rate": 5e-3,
+        "warmup": 0.5,
     }  # fmt: skip
     return make_config({**values, **changes})
 
@@ -115,7 +116,9 @@ def test_held_out_reactions_stop_the_training(data, tmp_path):
     errors = [r.validation_mae for r in trainer.history]
     assert len(errors) < 40
     assert int(np.argmin(errors)) == len(errors) - 4
-    assert trainer._mae(trainer.validation) == pytest.approx(min(errors), rel=1e-12)
+    held = trainer.energies(trainer.steps.averaged, trainer.validation)
+    references = trainer.table.references.numpy()[trainer.validation]
+    assert np.abs(held - references).mean() == pytest.approx(min(errors), rel=1e-12)
 
 
 def test_joined_densities_are_shared_through_files(data):
@@ -229,6 +232,9 @@ def test_configuration_is_checked(tmp_path):
         ({"fold": 7}, "fold: expected None or a number below 5, got 7"),
         ({"ema": 1.0}, "ema: expected a number from 0 to below 1"),
         ({"data": 3}, "data: expected"),
+        ({"optimizer": "adam"}, "unknown optimizer 'adam'. Did you mean 'adamw'"),
+        ({"damping": 0.0}, "damping: expected a positive number, got 0.0"),
+        ({"prior": -1.0}, "prior: expected a number that is not negative"),
     ]:
         with pytest.raises(InvalidInputError, match=message):
             make_config({**base, **change})
