@@ -108,6 +108,20 @@ def _perceptron(
     return value.to(torch.float64), None if gradient is None else gradient.to(torch.float64)
 
 
+def perceptron(weights: Sequence[Tensor], biases: Sequence[Tensor], inputs: Tensor) -> Tensor:
+    """H of an `AnchoredNetwork` as a plain function of its weights, for torch's transformations.
+
+    Args:
+        weights: of the layers, [units, inputs] each.
+        biases: [units] each.
+        inputs: [n, k] of the dtype of the weights.
+
+    Returns:
+        [n].
+    """
+    return _evaluate(*_logistic(weights, biases), inputs, with_gradient=False)[0]
+
+
 def _logistic(
     weights: Sequence[Tensor], biases: Sequence[Tensor]
 ) -> tuple[list[Tensor], list[Tensor]]:

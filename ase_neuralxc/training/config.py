@@ -40,6 +40,8 @@ class TrainingConfig:
         damping: of the first step of Gauss-Newton, which then follows its success.
         prior: of Gauss-Newton: half of it times the squared distance to the first weights is added
             to the loss.
+        smoothness: of Gauss-Newton: half of it times the mean square of the second differences of
+            the networks (`training.smoothness`) is added to the loss.
         batch: reactions per step of AdamW, which the five after this belong to as well.
         learning_rate: at its highest.
         warmup: epochs of linear growth of the learning rate, before its cosine decay.
@@ -48,8 +50,8 @@ class TrainingConfig:
         ema: decay of the averaged weights per step.
         patience: epochs without a better validation error after which to stop.
         loss_floor: kcal/mol; an error of a set counts relative to the larger of this and
-            `loss_relative` times the mean size of its references.
-        loss_relative: see above.
+            `loss_root` times the root of the mean size of its references in kcal/mol.
+        loss_root: see above.
         huber: in units of that scale: errors beyond it count linearly.
         set_weights: factor of the loss of single sets, by name.
         seed: of batches and folds.
@@ -75,6 +77,7 @@ class TrainingConfig:
     epochs: int = 60
     damping: float = 0.3
     prior: float = 0.0
+    smoothness: float = 0.01
     batch: int = 16
     learning_rate: float = 2e-3
     warmup: float = 2.0
@@ -82,8 +85,8 @@ class TrainingConfig:
     clip: float = 1.0
     ema: float = 0.99
     patience: int = 20
-    loss_floor: float = 1.0
-    loss_relative: float = 0.01
+    loss_floor: float = 0.1
+    loss_root: float = 0.12
     huber: float = 2.0
     set_weights: Mapping[str, float] = field(default_factory=dict)
     seed: int = 0
@@ -96,7 +99,9 @@ class TrainingConfig:
         for name in ("damping", "learning_rate", "clip", "loss_floor", "huber"):
             _require(name, getattr(self, name) > 0, "a positive number", getattr(self, name))
         _require("ema", 0 <= self.ema < 1, "a number from 0 to below 1", self.ema)
-        _require("prior", self.prior >= 0, "a number that is not negative", self.prior)
+        for name in ("prior", "smoothness"):
+            value = getattr(self, name)
+            _require(name, value >= 0, "a number that is not negative", value)
         if self.optimizer not in OPTIMIZERS:
             raise unknown_name("optimizer", self.optimizer, OPTIMIZERS)
         held = self.fold is None or 0 <= self.fold < self.folds

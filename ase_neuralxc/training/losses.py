@@ -11,15 +11,18 @@ from torch import Tensor
 
 
 def error_scales(
-    sets: Sequence[str], references: NDArray, floor: float, relative: float
+    sets: Sequence[str], references: NDArray, floor: float, root: float
 ) -> dict[str, float]:
     """Error that counts as one, for each set.
+
+    Atomisation energies are hundreds of kcal/mol and weak complexes have one: neither the same
+    error nor the same relative error would be fair, the root of the size lies between.
 
     Args:
         sets: name of the set of each reaction.
         references: [m] reference energies in kcal/mol.
         floor: smallest scale in kcal/mol.
-        relative: part of the mean size of the references of a set.
+        root: scale of references of 1 kcal/mol; it grows with the root of their mean size.
 
     Returns:
         Set name -> kcal/mol.
@@ -27,7 +30,7 @@ def error_scales(
     names = np.asarray(sets)
     sizes = np.abs(np.asarray(references, dtype=float))
     return {
-        str(name): max(floor, relative * float(sizes[names == name].mean()))
+        str(name): max(floor, root * float(sizes[names == name].mean()) ** 0.5)
         for name in np.unique(names)
     }
 

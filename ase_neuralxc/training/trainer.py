@@ -83,7 +83,7 @@ class Trainer:
         names = [self.table.sets[i] for i in self.training]
         references = self.table.references.numpy()[self.training]
         self.loss = ReactionLoss(
-            error_scales(names, references, config.loss_floor, config.loss_relative),
+            error_scales(names, references, config.loss_floor, config.loss_root),
             Counter(names),
             config.huber,
             config.set_weights,

@@ -9,7 +9,9 @@ from training.test_trainer import config, data  # noqa: F401
 
 from ase_neuralxc.errors import InvalidInputError
 from ase_neuralxc.functional.architectures import build
+from ase_neuralxc.functional.network import AnchoredNetwork
 from ase_neuralxc.training.gauss_newton import Linearisation
+from ase_neuralxc.training.smoothness import STEP, Roughness
 from ase_neuralxc.training.stored import open_density
 from ase_neuralxc.training.stored_energies import energy_jacobian, xc_energies
 from ase_neuralxc.training.trainer import Trainer
@@ -76,7 +78,7 @@ def test_the_loss_falls_in_every_epoch(data, tmp_path, kind):  # noqa: F811
     functional = trainer.run()
     losses = [r.loss for r in trainer.history]
     assert losses == sorted(losses, reverse=True)
-    assert losses[1] < 1e-3 * losses[0]  # four reactions, many weights
+    assert losses[1] < 1e-2 * losses[0]  # four reactions, many weights
     assert len(losses) == 6 or losses[-1] == losses[-2]  # no step lowered it: the run is over
     assert trainer.history[-1].training_mae < 1e-3 * float(start)
     errors = trainer.energies(functional, trainer.training) - trainer.table.references.numpy()
@@ -124,3 +126,48 @@ def test_weights_that_are_not_finite_are_refused(data, tmp_path):  # noqa: F811
         next(trainer.functional.parameters()).fill_(float("nan"))
     with pytest.raises(InvalidInputError, match="start: expected finite reaction energies"):
         trainer.run()
+
+
+@pytest.mark.parametrize("kind", [NEURAL, MOMENTS], ids=["semi-local", "moments"])
+def test_roughness_is_the_second_difference_of_every_network(data, kind):  # noqa: F811
+    settings = {**kind["settings"], "head_scale": 0.5, "dtype": "float64"}
+    functional = build(kind["architecture"], settings)
+    paths = sorted((data / "densities" / "results").iterdir())[:2]
+    rough = Roughness(functional, [open_density(path) for path in paths], 0)
+    networks = [m for m in functional.modules() if isinstance(m, AnchoredNetwork)]
+    assert len(rough.probes) == len(networks) == 2
+    expected = []
+    with torch.no_grad():
+        for network, probe in zip(networks, rough.probes, strict=True):
+            away = STEP * probe.directions
+            up, mid, down = (network(probe.places + s * away) for s in (1, 0, -1))
+            expected.append((up - 2 * mid + down) / STEP**2)
+    values = rough.residuals()
+    joined = torch.cat(expected).numpy()
+    np.testing.assert_allclose(values, joined / np.sqrt(len(joined)), atol=1e-10)
+    jacobian, step = rough.jacobian(), 1e-6
+    generator = torch.Generator().manual_seed(1)
+    flat, shifted = [], []
+    directions = [
+        torch.randn(p.shape, generator=generator, dtype=p.dtype) for p in functional.parameters()
+    ]
+    flat = torch.cat([d.reshape(-1) for d in directions]).numpy()
+    for sign in (1, -2):
+        with torch.no_grad():
+            for parameter, change in zip(functional.parameters(), directions, strict=True):
+                parameter += sign * step * change
+        shifted.append(rough.residuals())
+    numerical = (shifted[0] - shifted[1]) / (2 * step)
+    np.testing.assert_allclose(jacobian @ flat, numerical, atol=1e-6 * np.abs(numerical).max())
+
+
+def test_the_penalty_makes_the_networks_smoother(data, tmp_path):  # noqa: F811
+    def roughness(weight):
+        trainer = Trainer(config(data, tmp_path / str(weight), **NEURAL, smoothness=weight))
+        trainer.run()
+        values = trainer.steps.roughness.residuals()
+        return float(values @ values), trainer.history[-1].training_mae
+
+    (free, _), (held, error) = roughness(0.0), roughness(1.0)
+    assert 0 < held < 0.5 * free
+    assert error < 1.0

@@ -207,7 +207,7 @@ def test_a_fold_takes_with_it_all_that_tells_about_it():
 
 def test_loss_is_huber_of_scaled_errors_with_sets_in_balance():
     sets = ["a"] * 4 + ["b"]
-    scales = error_scales(sets, np.array([10.0, 10, 10, 10, 500]), 1.0, 0.01)
+    scales = error_scales(sets, np.array([4.0, 4, 4, 4, 625]), 1.0, 0.2)
     assert scales == {"a": 1.0, "b": 5.0}
     loss = ReactionLoss(scales, {"a": 4, "b": 1}, 2.0, {})
     zero = torch.zeros(5, dtype=torch.float64)

@@ -1,0 +1,141 @@
+"""How rough the networks of a functional are: second differences at inputs that occur.
+
+An enhancement that wiggles fits energies on stored densities just as well as a smooth one; its
+self-consistent field then takes more cycles, and its energies depend on the grid. The penalty is
+the mean square of second differences of each network, along random directions,
+
+    r = (h(x + step u) - 2 h(x) + h(x - step u)) / step^2,
+
+which is a residual like the error of a reaction: `gauss_newton` takes both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.func import grad, vmap
+
+from ase_neuralxc.functional.network import AnchoredNetwork, perceptron
+from ase_neuralxc.training.stored import StoredDensity
+from ase_neuralxc.training.stored_energies import batches_for
+
+#: Distance of the differences, of inputs that lie between -1 and 1.
+STEP = 0.05
+#: Places at which each network is looked at, and species that they are taken from.
+_PLACES, _SPECIES = 1024, 48
+
+
+@dataclass(frozen=True)
+class _Probe:
+    """Where one network is looked at, and which of all weights are its own."""
+
+    network: AnchoredNetwork
+    places: Tensor
+    directions: Tensor
+    columns: tuple[int, ...]
+
+
+class Roughness:
+    """Second differences of all networks of a functional, as functions of all its weights.
+
+    Args:
+        functional: whose `AnchoredNetwork`s are looked at, at the inputs that it now gives them.
+        densities: of some species, from which these inputs come.
+        seed: of places and directions.
+    """
+
+    def __init__(self, functional: Any, densities: Sequence[StoredDensity], seed: int) -> None:
+        generator = np.random.default_rng((seed, 2))
+        chosen = generator.permutation(len(densities))[:_SPECIES]
+        networks = [m for m in functional.modules() if isinstance(m, AnchoredNetwork)]
+        seen = _inputs(functional, networks, [densities[i] for i in chosen], generator)
+        offsets, start = {}, 0
+        for parameter in functional.parameters():
+            if parameter.requires_grad:
+                offsets[id(parameter)] = start
+                start += parameter.numel()
+        self.n_weights = start
+        self.probes = []
+        for network, inputs in zip(networks, seen, strict=True):
+            rows = generator.permutation(len(inputs))[:_PLACES]
+            directions = generator.normal(size=(len(rows), inputs.shape[1]))
+            directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+            columns = tuple(
+                offsets[id(p)] for p in (*network.weights, *network.biases) if id(p) in offsets
+            )
+            self.probes.append(_Probe(network, inputs[rows], torch.from_numpy(directions), columns))
+
+    def residuals(self) -> NDArray:
+        """Second differences [k], divided by the root of their number."""
+        with torch.no_grad():
+            parts = [
+                vmap(_difference, in_dims=(None, None, 0, 0))(*_weights(p), p.places, p.directions)
+                for p in self.probes
+            ]
+        values: NDArray = torch.cat(parts).numpy()
+        return values / np.sqrt(len(values))
+
+    def jacobian(self) -> NDArray:
+        """Derivatives of the residuals by all weights that are trained, [k, p]."""
+        total = sum(len(p.places) for p in self.probes)
+        out, start = np.zeros((total, self.n_weights)), 0
+        for probe in self.probes:
+            derivative = vmap(grad(_difference, argnums=(0, 1)), in_dims=(None, None, 0, 0))
+            weights, biases = derivative(*_weights(probe), probe.places, probe.directions)
+            rows = slice(start, start + len(probe.places))
+            for part, column in zip((*weights, *biases), probe.columns, strict=True):
+                flat = part.detach().flatten(1).numpy()
+                out[rows, column : column + flat.shape[1]] = flat
+            start = rows.stop
+        return out / np.sqrt(total)
+
+
+def _weights(probe: _Probe) -> tuple[list[Tensor], list[Tensor]]:
+    network = probe.network
+    return (
+        [w.detach().double().cpu() for w in network.weights],
+        [b.detach().double().cpu() for b in network.biases],
+    )
+
+
+def _difference(
+    weights: Sequence[Tensor], biases: Sequence[Tensor], place: Tensor, direction: Tensor
+) -> Tensor:
+    shifts = torch.tensor([[1.0], [0.0], [-1.0]], dtype=place.dtype)
+    values = perceptron(weights, biases, place + STEP * shifts * direction)
+    return (values[0] - 2.0 * values[1] + values[2]) / STEP**2
+
+
+def _inputs(
+    functional: Any,
+    networks: Sequence[nn.Module],
+    densities: Sequence[StoredDensity],
+    generator: np.random.Generator,
+) -> list[Tensor]:
+    """What reaches each network on the points of some densities, [n, inputs] each."""
+    seen: list[list[Tensor]] = [[] for _ in networks]
+    part = max(2 * _PLACES // max(len(densities), 1), 1)
+
+    def keep(index: int) -> Any:
+        def hook(module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+            rows = generator.permutation(len(arguments[0]))[:part]
+            seen[index].append(arguments[0].detach()[rows].double().cpu())
+
+        return hook
+
+    handles = [n.register_forward_pre_hook(keep(i)) for i, n in enumerate(networks)]
+    try:
+        with torch.no_grad():
+            for density in densities:
+                for batch in batches_for(functional, [density]):
+                    batch.energies(functional, 1)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return [torch.cat(parts) for parts in seen]
