@@ -3,7 +3,8 @@
 A training set has a few thousand reactions and a functional some ten thousand weights, so that the
 whole Jacobian of the reaction energies fits in memory and costs no more than one pass over the
 densities. The step solves the linearised problem exactly (Levenberg, Quart. Appl. Math. 2, 164
-(1944); Marquardt, J. SIAM 11, 431 (1963)) in the space of reactions, the smaller one:
+(1944); Marquardt, J. SIAM 11, 431 (1963)) in the space of weights or of reactions, whichever is
+smaller. In that of reactions it is
 
     d = -S^T (S S^T + c)^-1 (y - S a / c) - a / c,    c = damping + prior,  a = prior (w - w_start)
 
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -60,10 +62,20 @@ class Linearisation:
     def step(self, damping: float) -> NDArray:
         """Minimise the model with a damping: change of the weights [p]."""
         total = damping + self.prior
-        factor = cho_factor(self.jacobian @ self.jacobian.T + total * np.eye(len(self.residual)))
+        if self._gram.shape[0] == self.jacobian.shape[1]:
+            gradient = self.jacobian.T @ self.residual + self.pull
+            step: NDArray = -_solve(self._gram, total, gradient)
+            return step
         right = self.residual - self.jacobian @ self.pull / total
-        step: NDArray = -self.jacobian.T @ cho_solve(factor, right) - self.pull / total
-        return step
+        return -self.jacobian.T @ _solve(self._gram, total, right) - self.pull / total
+
+    @cached_property
+    def _gram(self) -> NDArray:
+        """S^T S or S S^T, whichever is smaller."""
+        rows, weights = self.jacobian.shape
+        wide = self.jacobian if rows < weights else self.jacobian.T
+        gram: NDArray = wide @ wide.T
+        return gram
 
     def decrease(self, step: NDArray) -> float:
         """What the undamped model promises for a step."""
@@ -165,6 +177,12 @@ class GaussNewtonSteps:
         rough = self.roughness.residuals()
         penalty = self.prior * away @ away + self.smoothness * rough @ rough
         return value + 0.5 * float(penalty)
+
+
+def _solve(gram: NDArray, total: float, right: NDArray) -> NDArray:
+    """Solve (gram + total) x = right."""
+    solution: NDArray = cho_solve(cho_factor(gram + total * np.eye(len(gram))), right)
+    return solution
 
 
 def _flat(module: Any) -> NDArray:

@@ -54,10 +54,11 @@ def test_the_jacobian_is_that_of_finite_differences(data, kind):  # noqa: F811
     np.testing.assert_allclose(jacobian @ flat, numerical, rtol=1e-6)
 
 
-def test_the_step_solves_the_damped_problem():
+@pytest.mark.parametrize("shape", [(6, 20), (20, 6), (9, 9)])
+def test_the_step_solves_the_damped_problem(shape):
     generator = np.random.default_rng(0)
-    rows, residual = generator.normal(size=(6, 20)), generator.normal(size=6)
-    pull = 0.3 * generator.normal(size=20)
+    rows, residual = generator.normal(size=shape), generator.normal(size=shape[0])
+    pull = 0.3 * generator.normal(size=shape[1])
     model = Linearisation(residual, rows, pull, prior=0.3)
     step = model.step(damping=0.5)
     gradient = rows.T @ (residual + rows @ step) + pull + 0.3 * step + 0.5 * step
