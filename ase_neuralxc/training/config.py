@@ -42,6 +42,9 @@ class TrainingConfig:
             to the loss.
         smoothness: of Gauss-Newton: half of it times the mean square of the second differences of
             the networks (`training.smoothness`) is added to the loss.
+        fine_densities: of Gauss-Newton: folder of densities of some species on a finer grid, from
+            which the dependence on the grid is measured (`training.grid_noise`), or None.
+        grid_noise: half of it times the mean square of that in kcal/mol is added to the loss.
         batch: reactions per step of AdamW, which the five after this belong to as well.
         learning_rate: at its highest.
         warmup: epochs of linear growth of the learning rate, before its cosine decay.
@@ -78,6 +81,8 @@ class TrainingConfig:
     damping: float = 0.3
     prior: float = 0.0
     smoothness: float = 0.01
+    fine_densities: str | None = None
+    grid_noise: float = 10.0
     batch: int = 16
     learning_rate: float = 2e-3
     warmup: float = 2.0
@@ -99,7 +104,7 @@ class TrainingConfig:
         for name in ("damping", "learning_rate", "clip", "loss_floor", "huber"):
             _require(name, getattr(self, name) > 0, "a positive number", getattr(self, name))
         _require("ema", 0 <= self.ema < 1, "a number from 0 to below 1", self.ema)
-        for name in ("prior", "smoothness"):
+        for name in ("prior", "smoothness", "grid_noise"):
             value = getattr(self, name)
             _require(name, value >= 0, "a number that is not negative", value)
         if self.optimizer not in OPTIMIZERS:

@@ -88,7 +88,13 @@ def card(trainer: Trainer, functional: XCFunctional) -> dict[str, Any]:
         "density_fit": True,
         "description": f"{config.architecture}, trained on {len(trainer.training)} reactions",
         "extra": {
-            "config": asdict(config) | {"data": sorted(files), "densities": "", "out": ""},
+            "config": asdict(config)
+            | {
+                "data": sorted(files),
+                "densities": "",
+                "fine_densities": None if config.fine_densities is None else "",
+                "out": "",
+            },
             "files": files,
             "densities": density.fidelity.to_dict(),
             "epochs": len(trainer.history),
