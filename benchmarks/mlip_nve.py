@@ -42,8 +42,11 @@ class Protocol:
     timestep_fs: tuple[tuple[str, float], ...] = (("copper", 4.0), ("water", 1.0))
     temperature_k: float = 300.0
     equilibration_steps: int = 500
-    frames: int = 20
+    # training frames from dynamics at these multiples of the temperature, 50 fs apart
+    heat: tuple[float, ...] = (1.0, 1.5, 2.0)
+    frames_each: int = 20
     epochs: int = 40
+    zbl: bool = True
     target_mev_per_atom_ps: float = 0.1
 
 
@@ -106,17 +109,16 @@ def labelled(system: str, protocol: Protocol) -> tuple[list[Atoms], Atoms]:
     atoms = relax(atoms, reference, fmax=0.5, steps=200).atoms
     settings = {"ensemble": "nvt", "friction": 0.02, "timestep": 1.0, "seed": 1}
     frames = []
-    for temperature in (protocol.temperature_k, 1.5 * protocol.temperature_k):
-        settings |= {"temperature": temperature, "interval": 50}
-        settings["steps"] = protocol.equilibration_steps + 25 * protocol.frames
-        run = md(atoms, reference, **settings)
-        frames += run.frames[-protocol.frames // 2 :]
+    settings |= {"interval": 50, "steps": protocol.equilibration_steps + 50 * protocol.frames_each}
+    for factor in protocol.heat:
+        run = md(atoms, reference, temperature=factor * protocol.temperature_k, **settings)
+        frames += run.frames[-protocol.frames_each :]
         atoms = run.frames[-1].copy()  # dynamics moves the atoms that it is given
     for frame in frames:
         frame.calc = reference
         results = {"energy": frame.get_potential_energy(), "forces": frame.get_forces()}
         frame.calc = SinglePointCalculator(frame, **results)
-    begin = frames[protocol.frames // 2 - 1].copy()
+    begin = frames[protocol.frames_each - 1].copy()
     if system == "copper":
         begin = begin * (2, 2, 2)
         del begin.arrays["momenta"]  # images of an atom are to move on their own: drawn anew
@@ -142,6 +144,7 @@ def model(system: str, work: Path, protocol: Protocol) -> tuple[Path, Atoms]:
             "epochs": protocol.epochs,
             "batch": {"structures": 1},
             "data": {"train": [str(data)]},
+            "model": {"zbl": protocol.zbl},
         }
         path = train(build_config(config))
     return path, ase.io.read(first)

@@ -42,9 +42,10 @@ class TrainingConfig:
             to the loss.
         smoothness: of Gauss-Newton: half of it times the mean square of the second differences of
             the networks (`training.smoothness`) is added to the loss.
-        fine_densities: of Gauss-Newton: folder of densities of some species on a finer grid, from
-            which the dependence on the grid is measured (`training.grid_noise`), or None.
-        grid_noise: half of it times the mean square of that in kcal/mol is added to the loss.
+        grid_noise: of Gauss-Newton: folders of densities of the species of `fine_densities` on
+            coarser grids, with weights: half of the weight times the mean square difference of
+            their energies in kcal/mol is added to the loss (`training.grid_noise`).
+        fine_densities: folder of densities of some species on a fine grid, or None.
         batch: reactions per step of AdamW, which the five after this belong to as well.
         learning_rate: at its highest.
         warmup: epochs of linear growth of the learning rate, before its cosine decay.
@@ -81,8 +82,8 @@ class TrainingConfig:
     damping: float = 0.3
     prior: float = 0.0
     smoothness: float = 0.01
+    grid_noise: Mapping[str, float] = field(default_factory=dict)
     fine_densities: str | None = None
-    grid_noise: float = 10.0
     batch: int = 16
     learning_rate: float = 2e-3
     warmup: float = 2.0
@@ -104,9 +105,13 @@ class TrainingConfig:
         for name in ("damping", "learning_rate", "clip", "loss_floor", "huber"):
             _require(name, getattr(self, name) > 0, "a positive number", getattr(self, name))
         _require("ema", 0 <= self.ema < 1, "a number from 0 to below 1", self.ema)
-        for name in ("prior", "smoothness", "grid_noise"):
+        for name in ("prior", "smoothness"):
             value = getattr(self, name)
             _require(name, value >= 0, "a number that is not negative", value)
+        if self.grid_noise and self.fine_densities is None:
+            raise InvalidInputError(
+                "fine_densities: expected the folder that grid_noise is compared with, got None"
+            )
         if self.optimizer not in OPTIMIZERS:
             raise unknown_name("optimizer", self.optimizer, OPTIMIZERS)
         held = self.fold is None or 0 <= self.fold < self.folds

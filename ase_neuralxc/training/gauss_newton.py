@@ -116,9 +116,9 @@ class GaussNewtonSteps:
         if config.smoothness > 0.0:
             rough = Roughness(functional, self.fitted.densities, config.seed)
             self.penalties.append((config.smoothness, rough))
-        if config.fine_densities is not None:
-            noise = GridNoise.load(functional, config.densities, config.fine_densities)
-            self.penalties.append((config.grid_noise, noise))
+        for folder, weight in config.grid_noise.items():
+            noise = GridNoise.load(functional, folder, str(config.fine_densities))
+            self.penalties.append((weight, noise))
 
     def epoch(self, number: int) -> EpochResult:
         """Linearise, and step with the damping that lowers the loss (see `Steps`).

@@ -93,6 +93,7 @@ def card(trainer: Trainer, functional: XCFunctional) -> dict[str, Any]:
                 "data": sorted(files),
                 "densities": "",
                 "fine_densities": None if config.fine_densities is None else "",
+                "grid_noise": list(config.grid_noise.values()),
                 "out": "",
             },
             "files": files,

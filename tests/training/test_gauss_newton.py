@@ -190,10 +190,11 @@ def fine(tmp_path_factory):
 def test_the_penalty_makes_energies_depend_less_on_the_grid(data, fine, tmp_path):  # noqa: F811
     def noise(weight):
         out = tmp_path / str(weight)
-        kind = {**NEURAL, "smoothness": 0.0, "fine_densities": str(fine), "grid_noise": weight}
-        trainer = Trainer(config(data, out, **kind))
+        coarse = str(data / "densities")
+        kind = {**NEURAL, "smoothness": 0.0, "fine_densities": str(fine)}
+        trainer = Trainer(config(data, out, **kind, grid_noise={coarse: weight}))
         trainer.run()
-        measured = GridNoise.load(trainer.functional, trainer.config.densities, str(fine))
+        measured = GridNoise.load(trainer.functional, coarse, str(fine))
         return float(np.abs(measured.residuals()).max()), trainer.history[-1].training_mae
 
     (free, _), (held, error) = noise(0.0), noise(1e4)
