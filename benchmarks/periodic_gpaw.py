@@ -69,11 +69,11 @@ class Cost:
     cases: tuple[tuple[Any, ...], ...] = (
         ("Si8", 300.0, (2, 2, 2), None),
         ("Fe2", 350.0, (3, 3, 3), 0.1),
-        ("Pd3H slab", 300.0, (3, 3, 1), 0.1),
+        ("Pd12CO slab", 300.0, (2, 2, 1), 0.1),
     )
     # GPAW's own r2SCAN does not converge on slabs: there the peer is the clamped one
     peers: tuple[str, ...] = ("libxc:r2scan", "libxc:r2scan", "clamped libxc:r2scan")
-    contenders: tuple[str, ...] = ("r2scan", "nxc-s1")
+    contenders: tuple[str, ...] = ("r2scan", "nxc-s2")
     repeats: tuple[int, ...] = (1, 1, 1)
     target_ratio: float = 1.3
 
@@ -84,9 +84,14 @@ def structure(name: str) -> Atoms:
         atoms = fcc111("Al", (1, 1, 3), vacuum=5.0)
         atoms.positions[-1, 2] += 0.08
         return atoms
-    if name in ("Pd3H slab", "Al3H slab"):
-        atoms = fcc111(name[:2], (1, 1, 3), vacuum=5.0)
+    if name == "Al3H slab":
+        atoms = fcc111("Al", (1, 1, 3), vacuum=5.0)
         add_adsorbate(atoms, "H", 1.0, "fcc")
+        atoms.center(vacuum=5.0, axis=2)
+        return atoms
+    if name == "Pd12CO slab":
+        atoms = fcc111("Pd", (2, 2, 3), vacuum=5.0)
+        add_adsorbate(atoms, Atoms("CO", [[0, 0, 0], [0, 0, 1.17]]), 1.3, "fcc")
         atoms.center(vacuum=5.0, axis=2)
         return atoms
     if name == "Ni2O2":

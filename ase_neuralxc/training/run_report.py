@@ -95,6 +95,7 @@ def card(trainer: Trainer, functional: XCFunctional) -> dict[str, Any]:
                 "fine_densities": None if config.fine_densities is None else "",
                 "grid_noise": list(config.grid_noise.values()),
                 "out": "",
+                "start": None if config.start is None else Path(config.start).name,
             },
             "files": files,
             "densities": density.fidelity.to_dict(),
