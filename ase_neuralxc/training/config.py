@@ -114,6 +114,10 @@ class TrainingConfig:
             )
         if self.optimizer not in OPTIMIZERS:
             raise unknown_name("optimizer", self.optimizer, OPTIMIZERS)
+        if self.optimizer == "adamw" and (self.grid_noise or self.prior > 0):
+            raise InvalidInputError(
+                "optimizer: expected 'gauss-newton' with grid_noise or prior, got 'adamw'"
+            )
         held = self.fold is None or 0 <= self.fold < self.folds
         _require("fold", held, f"None or a number below {self.folds}", self.fold)
         _require("data", len(self.data) > 0, "at least one path", self.data)

@@ -121,7 +121,13 @@ class GaussNewtonSteps:
             self.penalties.append((weight, noise))
 
     def epoch(self, number: int) -> EpochResult:
-        """Linearise, and step with the damping that lowers the loss (see `Steps`).
+        """Linearise, and step with the damping that lowers the loss.
+
+        Args:
+            number: of the epoch, from 0; nothing here depends on it.
+
+        Returns:
+            Its loss, damping and energies; finished if no step lowered the loss.
 
         Raises:
             InvalidInputError: the energies at the present weights are not finite.
