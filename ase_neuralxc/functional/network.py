@@ -109,7 +109,7 @@ def _perceptron(
 
 
 def perceptron(weights: Sequence[Tensor], biases: Sequence[Tensor], inputs: Tensor) -> Tensor:
-    """H of an `AnchoredNetwork` as a plain function of its weights, for torch's transformations.
+    """Evaluate h of an `AnchoredNetwork` as a function of its weights, for `torch.func`.
 
     Args:
         weights: of the layers, [units, inputs] each.

@@ -108,6 +108,9 @@ class TrainingConfig:
         for name in ("prior", "smoothness"):
             value = getattr(self, name)
             _require(name, value >= 0, "a number that is not negative", value)
+        for folder, weight in self.grid_noise.items():
+            right = isinstance(weight, int | float) and weight >= 0
+            _require(f"grid_noise of {folder!r}", right, "a number that is not negative", weight)
         if self.grid_noise and self.fine_densities is None:
             raise InvalidInputError(
                 "fine_densities: expected the folder that grid_noise is compared with, got None"

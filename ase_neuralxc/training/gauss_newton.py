@@ -140,7 +140,7 @@ class GaussNewtonSteps:
             step = model.step(self.damping)
             _assign(self.averaged, weights + step)
             energies = self._energies()
-            after = self._total_loss(energies, weights + step)
+            after = self._total_loss(energies[self.training], weights + step)
             gain = (before - after) / max(model.decrease(step), np.finfo(float).tiny)
             if gain > _GOOD:
                 self.damping *= _EASE
@@ -175,17 +175,19 @@ class GaussNewtonSteps:
             rows = np.concatenate([rows, share * penalty.jacobian()])
             residual = np.concatenate([residual, share * penalty.residuals()])
         pull = self.prior * (weights - self.start)
-        before = self._total_loss(self.fitted.combine(fixed + species).numpy(), weights, True)
+        before = self._total_loss(self.fitted.combine(fixed + species).numpy(), weights)
         return Linearisation(residual, rows, pull, self.prior), before
 
     def _energies(self) -> NDArray:
         with torch.no_grad():
             return self.table.reaction_energies(self.averaged).numpy()
 
-    def _total_loss(self, energies: NDArray, weights: NDArray, fitted: bool = False) -> float:
-        own = energies if fitted else energies[self.training]
+    def _total_loss(self, energies: NDArray, weights: NDArray) -> float:
+        """Loss and penalties, from the energies of the training reactions."""
         away = weights - self.start
-        value = float(self.loss(torch.from_numpy(own), self.fitted.references, self.fitted.sets))
+        value = float(
+            self.loss(torch.from_numpy(energies), self.fitted.references, self.fitted.sets)
+        )
         for factor, penalty in self.penalties:
             value += 0.5 * factor * float(np.sum(penalty.residuals() ** 2))
         return value + 0.5 * self.prior * float(away @ away)

@@ -234,6 +234,7 @@ def test_configuration_is_checked(tmp_path):
         ({"data": 3}, "data: expected"),
         ({"optimizer": "adam"}, "unknown optimizer 'adam'. Did you mean 'adamw'"),
         ({"damping": 0.0}, "damping: expected a positive number, got 0.0"),
+        ({"grid_noise": {"d": -1.0}}, "grid_noise of 'd': expected a number that is not negative"),
         ({"grid_noise": {"d": 1.0}}, "fine_densities: expected the folder"),
         ({"optimizer": "adamw", "prior": 1.0}, "optimizer: expected 'gauss-newton' with"),
         ({"prior": -1.0}, "prior: expected a number that is not negative"),
