@@ -15,6 +15,8 @@ import yaml
 from ase_neuralxc.errors import InvalidInputError, unknown_name
 
 OPTIMIZERS = ("adamw", "gauss-newton")
+#: Weights of what only Gauss-Newton adds to the loss.
+_PENALTIES = ("prior", "smoothness", "kinetic_potential")
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,8 @@ class TrainingConfig:
             to the loss.
         smoothness: of Gauss-Newton: half of it times the mean square of the second differences of
             the networks (`training.smoothness`) is added to the loss.
+        kinetic_potential: of Gauss-Newton: half of it times the mean square difference of
+            d e_xc / d tau to that of the base (`training.kinetic_potential`) is added to the loss.
         grid_noise: of Gauss-Newton: folders of densities of the species of `fine_densities` on
             coarser grids, with weights: half of the weight times the mean square difference of
             their energies in kcal/mol is added to the loss (`training.grid_noise`).
@@ -81,7 +85,8 @@ class TrainingConfig:
     epochs: int = 60
     damping: float = 0.3
     prior: float = 0.0
-    smoothness: float = 0.01
+    smoothness: float = 0.0
+    kinetic_potential: float = 0.0
     grid_noise: Mapping[str, float] = field(default_factory=dict)
     fine_densities: str | None = None
     batch: int = 16
@@ -105,7 +110,7 @@ class TrainingConfig:
         for name in ("damping", "learning_rate", "clip", "loss_floor", "huber"):
             _require(name, getattr(self, name) > 0, "a positive number", getattr(self, name))
         _require("ema", 0 <= self.ema < 1, "a number from 0 to below 1", self.ema)
-        for name in ("prior", "smoothness"):
+        for name in _PENALTIES:
             value = getattr(self, name)
             _require(name, value >= 0, "a number that is not negative", value)
         for folder, weight in self.grid_noise.items():
@@ -117,9 +122,10 @@ class TrainingConfig:
             )
         if self.optimizer not in OPTIMIZERS:
             raise unknown_name("optimizer", self.optimizer, OPTIMIZERS)
-        if self.optimizer == "adamw" and (self.grid_noise or self.prior > 0):
+        penalties = [name for name in (*_PENALTIES, "grid_noise") if getattr(self, name)]
+        if self.optimizer == "adamw" and penalties:
             raise InvalidInputError(
-                "optimizer: expected 'gauss-newton' with grid_noise or prior, got 'adamw'"
+                f"optimizer: expected 'gauss-newton' with {', '.join(penalties)}, got 'adamw'"
             )
         held = self.fold is None or 0 <= self.fold < self.folds
         _require("fold", held, f"None or a number below {self.folds}", self.fold)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -30,11 +30,13 @@ from ase_neuralxc.training.model_densities import (
     hydrogen,
     modulated_gas,
     neon,
+    spread_gas,
     steep_points,
 )
 
-#: Two scalings, both so large that correlation is a small and nearly constant part.
-_HIGH = (1.0e9, 2.0e9)
+#: Two scalings, both so large that correlation is a small and nearly constant part; libxc's r2SCAN
+#: overflows beyond.
+_HIGH = (1.0e8, 2.0e8)
 #: Coefficient of the second-order gradient expansion of exchange.
 GRADIENT_EXPANSION = 10 / 81
 #: Lieb-Oxford: E_xc >= C int e_x^LDA in general (Lewin, Lieb and Seiringer, Lett. Math. Phys. 112,
@@ -96,7 +98,7 @@ class _Measured:
     def exchange_per_volume(self, model: ModelDensity) -> NDArray:
         """Semi-local exchange per volume, [n], as if its fraction were one.
 
-        The linear part of the energy in the scaling: correlation leaves a part of 1e-11 of it.
+        The linear part of the energy in the scaling: correlation leaves a part of 1e-9 of it.
         """
         low, high = _HIGH
         e_low, e_high = (self.per_volume(model.scaled(s)) / s**3 for s in _HIGH)
@@ -223,6 +225,16 @@ def _low_density(f: _Measured) -> float:
     return f.energy(polarised.scaled(s)) / f.energy(unpolarised.scaled(s)) - 1.0
 
 
+def _kinetic_operator(f: _Measured) -> float:
+    gas = spread_gas(2048)
+    step = 1e-4 * gas.density[0] ** (5 / 3)
+    up, down = (
+        f.per_volume(replace(gas, tau=gas.tau + np.stack([sign * step, 0.0 * step])))
+        for sign in (0.5, -0.5)
+    )
+    return float(np.maximum(-1.0 - 2.0 * (up - down) / step, 0.0).max())
+
+
 def _slater(model: ModelDensity) -> NDArray:
     """Minus the exchange of the uniform gas per volume, of the total density unpolarised."""
     return 0.75 * (3 / math.pi) ** (1 / 3) * model.density.sum(0) ** (4 / 3)
@@ -261,6 +273,8 @@ _CONSTRAINTS: list[tuple[str, str, str, Callable[[_Measured], float]]] = [
      lambda f: f.one_orbital(1.0, 0.0)),
     ("low-density limit", "", "E_xc of polarised over unpolarised hydrogen at s = 0.02, minus one",
      _low_density),
+    ("kinetic operator", "", "largest 1 + 2 d e_xc / d tau below zero, at densities of all kinds",
+     _kinetic_operator),
     ("fractional charge", "Ha", "Coulomb, exchange and correlation of half a hydrogen electron",
      lambda f: f.one_orbital(0.5, 0.0)),
     ("fractional spin", "Ha", "half an electron of each spin against one of one spin",

@@ -9,9 +9,9 @@ smaller. In that of reactions it is
     d = -S^T (S S^T + c)^-1 (y - S a / c) - a / c,    c = damping + prior,  a = prior (w - w_start)
 
 with S and y the Jacobian and the errors, scaled and weighted. Huber's loss enters through the
-weights of its tangent parabola (Huber, Ann. Math. Stat. 35, 73 (1964)), roughness and dependence
-on the grid (`smoothness`, `grid_noise`) as further rows. One such epoch lowers the error more than
-ten epochs of stochastic steps do, for the same work.
+weights of its tangent parabola (Huber, Ann. Math. Stat. 35, 73 (1964)), penalties (`smoothness`,
+`kinetic_potential`, `grid_noise`) as further rows. One such epoch lowers the error more than ten
+epochs of stochastic steps do, for the same work.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -30,6 +30,7 @@ from ase_neuralxc.errors import InvalidInputError
 from ase_neuralxc.training.config import TrainingConfig
 from ase_neuralxc.training.dataset import ReactionTable
 from ase_neuralxc.training.grid_noise import GridNoise
+from ase_neuralxc.training.kinetic_potential import KineticPotential
 from ase_neuralxc.training.losses import ReactionLoss
 from ase_neuralxc.training.smoothness import Roughness
 from ase_neuralxc.training.steps import EpochResult
@@ -85,6 +86,16 @@ class Linearisation:
         return -float(linear + 0.5 * change @ change + 0.5 * self.prior * step @ step)
 
 
+class Penalty(Protocol):
+    """Residuals beside those of reactions, functions of the weights of a functional."""
+
+    def residuals(self) -> NDArray:
+        """Values [k], whose squares are added up."""
+
+    def jacobian(self) -> NDArray:
+        """Their derivatives by all weights that are trained, [k, p]."""
+
+
 class GaussNewtonSteps:
     """One accepted step per epoch, from the Jacobian of all training reactions.
 
@@ -112,13 +123,16 @@ class GaussNewtonSteps:
         self.fitted = table.subset(self.training)
         self.prior, self.damping = config.prior, config.damping
         self.start = _flat(functional)
-        self.penalties: list[tuple[float, Roughness | GridNoise]] = []
+        self.penalties: list[tuple[float, Penalty]] = []
         if config.smoothness > 0.0:
             rough = Roughness(functional, self.fitted.densities, config.seed)
             self.penalties.append((config.smoothness, rough))
-        for folder, weight in config.grid_noise.items():
-            noise = GridNoise.load(functional, folder, str(config.fine_densities))
-            self.penalties.append((weight, noise))
+        if config.kinetic_potential > 0.0:
+            kinetic = KineticPotential(functional, seed=config.seed)
+            self.penalties.append((config.kinetic_potential, kinetic))
+        if config.grid_noise:
+            noise = GridNoise.load(functional, config.grid_noise, str(config.fine_densities))
+            self.penalties.append((1.0, noise))
 
     def epoch(self, number: int) -> EpochResult:
         """Linearise, and step with the damping that lowers the loss.

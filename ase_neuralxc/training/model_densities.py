@@ -14,6 +14,16 @@ from numpy.typing import NDArray
 
 #: Coulomb (Hartree) energy of the hydrogen atom's density, in Hartree: 5/16.
 HYDROGEN_COULOMB = 0.3125
+#: Wigner-Seitz radii in Bohr, laid out evenly in the logarithm, and reduced gradients of densities
+#: inside atoms, bonds and metals.
+_INSIDE, _GRADIENTS = (0.5, 8.0), (0.0, 2.0)
+#: The same of the tails, exp(-2 k r), of molecules and surfaces: there the reduced gradient is at
+#: least the slope times the radius, 0.17 for a work function of 1.5 eV, and up to four times that.
+_TAIL, _SLOPE, _STEEPER = (6.0, 60.0), 0.17, 4.0
+#: Range of (alpha - 1) / sqrt(1 + (alpha - 1)^2), laid out evenly.
+_ORBITAL = (-math.sqrt(0.5), 0.98)
+#: Largest polarisation, of every other density.
+_POLARISED = 0.9
 
 
 @dataclass(frozen=True)
@@ -142,6 +152,42 @@ def steep_points(density: float, reduced_gradients: NDArray) -> ModelDensity:
     tau = uniform + slope**2 / (8 * density)
     half = np.full((2, 1), 0.5)
     return ModelDensity(half * np.full_like(s, density), half * slope, half * tau, np.ones_like(s))
+
+
+def spread_gas(places: int, seed: int = 0) -> ModelDensity:
+    """Densities from those of cores to the tails of surfaces, half of them polarised.
+
+    The first half lies inside, the second in tails. Both spin channels have the same shape, and
+    alpha that of the total density.
+
+    Args:
+        places: number of densities.
+        seed: of their choice.
+
+    Returns:
+        The densities, weights one.
+    """
+    random = np.random.default_rng((seed, 3))
+    inside, tails = places // 2, places - places // 2
+    radius = np.concatenate(
+        [
+            low * (high / low) ** random.uniform(size=number)
+            for (low, high), number in ((_INSIDE, inside), (_TAIL, tails))
+        ]
+    )
+    steep = _SLOPE * radius[inside:] * random.uniform(1.0, _STEEPER, tails)
+    gradient = np.concatenate([random.uniform(*_GRADIENTS, inside), steep])
+    orbital = random.uniform(*_ORBITAL, size=places)
+    zeta = random.uniform(-_POLARISED, _POLARISED, size=places) * (np.arange(places) % 2)
+    alpha = 1.0 + orbital / np.sqrt(1.0 - orbital**2)
+    density = 3.0 / (4.0 * math.pi * radius**3)
+    share = np.stack([1.0 + zeta, 1.0 - zeta]) / 2.0
+    fermi = (3.0 * math.pi**2) ** (1.0 / 3.0)
+    slope = 2.0 * fermi * density ** (4.0 / 3.0) * gradient * share
+    channels = density * share
+    uniform = 0.3 * (6.0 * math.pi**2) ** (2.0 / 3.0) * channels ** (5.0 / 3.0)
+    tau = slope**2 / (8.0 * channels) + alpha * uniform
+    return ModelDensity(channels, slope, tau, np.ones(places))
 
 
 def _radial(exponent: float, points: int = 400) -> tuple[NDArray, NDArray]:

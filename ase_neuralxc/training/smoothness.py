@@ -1,4 +1,4 @@
-"""How rough the networks of a functional are: second differences at inputs that occur.
+"""How rough the networks of a functional are: second differences of what they compute.
 
 An enhancement that wiggles fits energies on stored densities just as well as a smooth one; its
 self-consistent field then takes more cycles, and its energies depend on the grid. The penalty is
@@ -6,7 +6,9 @@ the mean square of second differences of each network, along random directions,
 
     r = (h(x + step u) - 2 h(x) + h(x - step u)) / step^2,
 
-which is a residual like the error of a reaction: `gauss_newton` takes both.
+which is a residual like the error of a reaction: `gauss_newton` takes both. Half of the places are
+inputs that occur in the training, the others fill the box around them evenly: what does not occur
+in molecules may occur in a crystal.
 """
 
 from __future__ import annotations
@@ -63,13 +65,16 @@ class Roughness:
         self.n_weights = start
         self.probes = []
         for network, inputs in zip(networks, seen, strict=True):
-            rows = generator.permutation(len(inputs))[:_PLACES]
-            directions = generator.normal(size=(len(rows), inputs.shape[1]))
+            places = inputs[generator.permutation(len(inputs))[: _PLACES // 2]]
+            low, high = inputs.amin(0).numpy(), inputs.amax(0).numpy()
+            even = torch.from_numpy(generator.uniform(low, high, size=tuple(places.shape)))
+            places = torch.cat([places, even])
+            directions = generator.normal(size=tuple(places.shape))
             directions /= np.linalg.norm(directions, axis=1, keepdims=True)
             columns = tuple(
                 offsets[id(p)] for p in (*network.weights, *network.biases) if id(p) in offsets
             )
-            self.probes.append(_Probe(network, inputs[rows], torch.from_numpy(directions), columns))
+            self.probes.append(_Probe(network, places, torch.from_numpy(directions), columns))
 
     def residuals(self) -> NDArray:
         """Second differences [k], divided by the root of their number."""

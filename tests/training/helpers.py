@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
+import torch
+
 from ase_neuralxc.campaign import Campaign
 from ase_neuralxc.training.precompute import DensityTask
 from ase_neuralxc.training.prepare_settings import PrepareSettings
@@ -44,3 +47,33 @@ def prepare(folder, species=None, settings=SETTINGS):
     campaign = Campaign(folder, settings.identity, DensityCodec())
     tasks = reaction_set().species.values() if species is None else species
     return campaign.run(tasks, DensityTask(settings), progress=False)
+
+
+#: Two architectures, small, trained by Gauss-Newton steps.
+NEURAL = {
+    "architecture": "neural-semilocal",
+    "settings": {"base": "r2scan", "width": 8, "depth": 1, "head_scale": 0.0},
+    "optimizer": "gauss-newton",
+}
+MOMENTS = {
+    "architecture": "moments",
+    "compress": False,
+    "settings": {"channels": 2, "width": 6, "exchange_width": 6, "depth": 1, "lmax": 1},
+    "optimizer": "gauss-newton",
+}
+
+
+def slopes(functional, jacobian, values, step):
+    """Changes of values along a random direction of all weights: from derivatives, numerical."""
+    generator = torch.Generator().manual_seed(0)
+    direction = [
+        torch.randn(p.shape, generator=generator, dtype=p.dtype) for p in functional.parameters()
+    ]
+    shifted = []
+    for sign in (1, -2):
+        with torch.no_grad():
+            for parameter, change in zip(functional.parameters(), direction, strict=True):
+                parameter += sign * step * change
+            shifted.append(np.asarray(values()))
+    flat = torch.cat([d.reshape(-1) for d in direction]).numpy()
+    return np.asarray(jacobian) @ flat, (shifted[0] - shifted[1]) / (2 * step)

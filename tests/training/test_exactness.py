@@ -101,8 +101,23 @@ def test_violations_are_seen():
     assert abs(found["spin scaling of exchange"]) > 1e-3
 
 
+class Unbounded(SemilocalFunctional):
+    """Its kinetic operator is -1/2 (1 - 2 * 0.7) times the Laplacian."""
+
+    name = "unbounded"
+
+    def local_energy_density(self, invariants):
+        return -0.7 * invariants.tau.sum(0)
+
+
+def test_a_kinetic_operator_without_bound_is_seen():
+    assert measured(Unbounded())["kinetic operator"] == pytest.approx(0.4, rel=1e-6)
+    assert measured(load_functional("r2scan"))["kinetic operator"] == 0.0
+
+
 def test_report_is_finite_for_all_and_refuses_what_it_cannot_measure():
-    functionals = [LibxcFunctional("b3lyp"), *map(load_functional, ("pbe", "r2scan", "lda"))]
+    functionals = [LibxcFunctional("b3lyp"), LibxcFunctional("r2scan")]
+    functionals += map(load_functional, ("pbe", "r2scan", "lda"))
     functionals.append(NeuralSemilocal(seed=1))
     assert all(
         np.isfinite(r.value) and abs(r.value) < 10 for f in functionals for r in residuals(f)
