@@ -20,12 +20,12 @@ from common import one_thread, save
 
 from ase_neuralxc import NeuralXC
 from ase_neuralxc.campaign import Campaign, task_key
+from ase_neuralxc.settings import build_settings
 from ase_neuralxc.workflows import neb, relax
 from mlip import MLIP
 from mlip.active import refine, run_loop
 from mlip.active.loop_config import LoopConfig
 from mlip.calculator import CloseContactWarning
-from mlip.training.config import build_settings
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 from quickstart import SETTINGS, pyramids

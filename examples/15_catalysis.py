@@ -19,13 +19,13 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import FixAtoms
 
 from ase_neuralxc import NeuralXC
+from ase_neuralxc.settings import build_settings
 from ase_neuralxc.workflows import adsorption, batch_relaxer, neb, vibrations
 from mlip import MLIP, page
 from mlip.active import refine, run_loop
 from mlip.active.labeller import as_source, label_all
 from mlip.active.loop_config import LoopConfig
 from mlip.calculator import CloseContactWarning
-from mlip.training.config import build_settings
 
 #: Adsorbate, its reference, PBE lattice constant (Angstrom), initial moment of an atom (mu_B).
 SYSTEMS = {

@@ -18,12 +18,12 @@ from ase.build import molecule
 from tqdm import tqdm
 
 from ase_neuralxc import NeuralXC
+from ase_neuralxc.settings import build_settings
 from ase_neuralxc.workflows import neb, relax
 from mlip import MLIP, page
 from mlip.active import refine, run_loop
 from mlip.active.loop_config import LoopConfig
 from mlip.calculator import CloseContactWarning
-from mlip.training.config import build_settings
 
 SETTINGS = {
     "rounds": 2,

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import types
-import typing
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ase_neuralxc.errors import InvalidInputError, unknown_name
+from ase_neuralxc.settings import build_settings, read_settings
 
 OPTIMIZERS = ("adamw", "gauss-newton")
 #: Weights of what only Gauss-Newton adds to the loss.
@@ -141,7 +138,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainingConf
 
     Args:
         path: YAML file.
-        overrides: "key=value" pairs, values in YAML; "settings.width=32" goes one level down.
+        overrides: "key=value" pairs, values in YAML; "settings.width=32" goes down.
 
     Returns:
         The settings.
@@ -150,105 +147,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainingConf
         InvalidInputError: the file cannot be read, a key is unknown (with the nearest one) or of
             the wrong type.
     """
-    return make_config(load_values(path, overrides))
-
-
-def load_values(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """Read the keys and values of a YAML file.
-
-    Args:
-        path: YAML file.
-        overrides: see `load_config`.
-
-    Returns:
-        Plain values by key.
-
-    Raises:
-        InvalidInputError: the file cannot be read, or an override is not "key=value".
-    """
-    try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InvalidInputError(f"config: cannot read {str(path)!r}: {error}") from error
-    if not isinstance(values, dict):
-        raise InvalidInputError(f"config: expected keys and values in {str(path)!r}, got {values}")
-    for override in overrides:
-        key, equals, text = override.partition("=")
-        if not equals:
-            raise InvalidInputError(f"override: expected key=value, got {override!r}")
-        outer, dot, inner = key.partition(".")
-        value = yaml.safe_load(text)
-        if dot:
-            values[outer] = {**(values.get(outer) or {}), inner: value}
-        else:
-            values[outer] = value
-    return values
-
-
-def make_config(values: Mapping[str, Any]) -> TrainingConfig:
-    """Build the settings of a training run from plain values, with their types checked.
-
-    Args:
-        values: by name.
-
-    Returns:
-        The settings.
-
-    Raises:
-        InvalidInputError: an unknown or missing key, or a value of another type.
-    """
-    return TrainingConfig(**typed(TrainingConfig, values))
-
-
-def typed(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Check plain values against the fields of a dataclass.
-
-    Args:
-        kind: a dataclass.
-        values: by name.
-
-    Returns:
-        Its keyword arguments.
-
-    Raises:
-        InvalidInputError: an unknown or missing key, or a value of another type.
-    """
-    hints = typing.get_type_hints(kind)
-    known = {f.name: f for f in fields(kind)}
-    for key in values:
-        if key not in known:
-            raise unknown_name("key", str(key), known)
-    needed = [f.name for f in known.values() if f.default is f.default_factory is MISSING]
-    missing = [name for name in needed if name not in values]
-    if missing:
-        raise InvalidInputError(f"config: expected the keys {', '.join(needed)}; missing {missing}")
-    return {k: _convert(k, v, hints[k]) for k, v in values.items()}
-
-
-def _convert(key: str, value: Any, hint: Any) -> Any:
-    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    if value is None and type(None) in options:
-        return None
-    kind = options[0]
-    origin = typing.get_origin(kind) or kind
-    if origin is tuple:
-        items = [value] if isinstance(value, str) else value
-        if isinstance(items, list | tuple) and all(isinstance(item, str) for item in items):
-            return tuple(items)
-    elif origin is Mapping:
-        if isinstance(value, Mapping):
-            return dict(value)
-    elif kind is float:
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            return float(value)
-        if isinstance(value, str):  # YAML reads 1e-3 as text
-            try:
-                return float(value)
-            except ValueError:
-                pass
-    elif isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
-        return value
-    raise InvalidInputError(f"{key}: expected {getattr(hint, '__name__', hint)}, got {value!r}")
+    config: TrainingConfig = build_settings(TrainingConfig, read_settings(path, overrides))
+    return config
 
 
 def _require(name: str, holds: bool, expected: str, value: Any) -> None:

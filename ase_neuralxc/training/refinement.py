@@ -29,7 +29,8 @@ from ase_neuralxc.campaign import Campaign
 from ase_neuralxc.errors import InvalidInputError
 from ase_neuralxc.records import units
 from ase_neuralxc.records.files import atomic_write
-from ase_neuralxc.training.config import TrainingConfig, load_values, make_config, typed
+from ase_neuralxc.settings import build_settings, read_settings
+from ase_neuralxc.training.config import TrainingConfig
 from ase_neuralxc.training.dataset import ReactionTable
 from ase_neuralxc.training.one_step import FixedDensity
 from ase_neuralxc.training.planning import count_basis_functions, plan
@@ -109,11 +110,13 @@ class RefinementConfig:
             "densities": str(folder / "densities"),
             "out": str(folder / "run"),
         }
-        return make_config({**self.training, **places})
+        config: TrainingConfig = build_settings(TrainingConfig, {**self.training, **places})
+        return config
 
     def prepare_settings(self, xc: str) -> PrepareSettings:
         """Settings of the densities of a functional."""
-        return PrepareSettings(**typed(PrepareSettings, {**self.densities, "xc": xc}))
+        made: PrepareSettings = build_settings(PrepareSettings, {**self.densities, "xc": xc})
+        return made
 
 
 @dataclass(frozen=True)
@@ -157,7 +160,8 @@ def load_refinement(path: str | Path, overrides: tuple[str, ...] = ()) -> Refine
     Raises:
         InvalidInputError: the file cannot be read, or a key is unknown or of the wrong type.
     """
-    return RefinementConfig(**typed(RefinementConfig, load_values(path, overrides)))
+    config: RefinementConfig = build_settings(RefinementConfig, read_settings(path, overrides))
+    return config
 
 
 class RegularisedTrainer(Trainer):

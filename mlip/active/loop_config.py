@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ase_neuralxc.errors import InvalidInputError, unknown_name
+from ase_neuralxc.settings import build_settings, read_settings
 from ase_neuralxc.workflows.common import require_positive
 from mlip.active.adsorbates import Adsorbates
 from mlip.active.dynamics import Dynamics, PathImages
@@ -17,7 +18,7 @@ from mlip.active.sampler import NormalModes, Rattle, Sampler, Strain
 from mlip.active.selection import SelectionSettings
 from mlip.active.walkers import WalkerSettings
 from mlip.model.settings import ModelSettings
-from mlip.training.config import build_config, build_settings, read_yaml
+from mlip.training.config import build_config
 from mlip.training.settings import TrainConfig
 
 #: Samplers by the name in a configuration.
@@ -173,7 +174,7 @@ def read_loop_config(path: str | Path) -> LoopConfig:
     Raises:
         InvalidInputError: an unreadable file, an unknown key, a value of the wrong type.
     """
-    values = read_yaml(path)
+    values = read_settings(path)
     if "starts" not in values:
         raise InvalidInputError(f"starts: expected a file of structures in {str(path)!r}, got none")
     config: LoopConfig = build_settings(LoopConfig, values)

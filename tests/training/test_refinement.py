@@ -122,9 +122,9 @@ def test_configuration_is_checked(tmp_path):
         ({"rounds": 0}, "rounds: expected at least 1, got 0"),
         ({"scf_weight": -1.0}, "scf_weight: expected a number that is not negative"),
         ({"training": {**training, "out": "x"}}, "training: expected settings without 'out'"),
-        ({"training": {**training, "epoch": 1}}, "unknown key 'epoch'. Did you mean 'epochs'"),
+        ({"training": {**training, "epoch": 1}}, "unknown setting 'epoch'. Did you mean 'epochs'"),
         ({"densities": {"xc": "pbe"}}, "densities: expected settings without 'xc'"),
-        ({"densities": {"base": "x"}}, "unknown key 'base'. Did you mean 'basis'"),
+        ({"densities": {"base": "x"}}, "unknown setting 'base'. Did you mean 'basis'"),
     ]:
         with pytest.raises(InvalidInputError, match=message):
             RefinementConfig(**{**base, **changes})

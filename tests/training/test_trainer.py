@@ -14,9 +14,10 @@ from training.helpers import prepare, reaction_set
 from ase_neuralxc.errors import InvalidInputError
 from ase_neuralxc.functional import load_checkpoint, load_functional
 from ase_neuralxc.functional.checkpoint import read_card
+from ase_neuralxc.settings import build_settings
 from ase_neuralxc.training.batches import batches
 from ase_neuralxc.training.compression import compress, joined_densities
-from ase_neuralxc.training.config import load_config, make_config
+from ase_neuralxc.training.config import TrainingConfig, load_config
 from ase_neuralxc.training.folds import kind_of, split
 from ase_neuralxc.training.losses import ReactionLoss, error_scales
 from ase_neuralxc.training.reactions import Reaction, ReactionSet
@@ -55,7 +56,7 @@ def config(data, out, **changes):
         "fold": None, "optimizer": "adamw", "epochs": 6, "batch": 2, "learning_rate": 5e-3,
         "warmup": 0.5,
     }  # fmt: skip
-    return make_config({**values, **changes})
+    return build_settings(TrainingConfig, {**values, **changes})
 
 
 def test_training_lowers_the_error_below_the_start(data, tmp_path):
@@ -227,8 +228,8 @@ def test_configuration_is_checked(tmp_path):
     assert (loaded.learning_rate, loaded.epochs, loaded.fold) == (1e-3, 3, None)
     assert loaded.settings == {"width": 4}
     for change, message in [
-        ({"epoch": 3}, "unknown key 'epoch'. Did you mean 'epochs'"),
-        ({"epochs": "many"}, "epochs: expected int, got 'many'"),
+        ({"epoch": 3}, "unknown setting 'epoch'. Did you mean 'epochs'"),
+        ({"epochs": "many"}, "epochs: expected an integer, got 'many'"),
         ({"fold": 7}, "fold: expected None or a number below 5, got 7"),
         ({"ema": 1.0}, "ema: expected a number from 0 to below 1"),
         ({"data": 3}, "data: expected"),
@@ -240,9 +241,9 @@ def test_configuration_is_checked(tmp_path):
         ({"prior": -1.0}, "prior: expected a number that is not negative"),
     ]:
         with pytest.raises(InvalidInputError, match=message):
-            make_config({**base, **change})
+            build_settings(TrainingConfig, {**base, **change})
     with pytest.raises(InvalidInputError, match=r"missing \['out'\]"):
-        make_config({"data": ["d"], "densities": "x"})
+        build_settings(TrainingConfig, {"data": ["d"], "densities": "x"})
     with pytest.raises(InvalidInputError, match="override: expected key=value"):
         load_config(path, ["epochs"])
 

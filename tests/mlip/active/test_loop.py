@@ -15,11 +15,11 @@ from small_potential import MODEL
 from ase_neuralxc.campaign import EMTLabeller
 from ase_neuralxc.errors import InvalidInputError, NeuralXCError
 from ase_neuralxc.records import FidelityTag, SpinState, read_records, write_records
+from ase_neuralxc.settings import build_settings
 from mlip.active.ledger import read_ledger
 from mlip.active.loop import run_loop
 from mlip.active.loop_config import LoopConfig, read_loop_config
 from mlip.cli import main
-from mlip.training.config import build_settings
 
 SAID = []
 

@@ -49,8 +49,8 @@ def test_overrides_are_applied_and_told(tmp_path):
     assert (config.optimizer.lr, config.loss.energy, config.epochs) == (1e-3, 5.0, 10)
     assert config.data.train == ("a.xyz", "b.xyz")
     assert config.batch.atoms == 64
-    assert changed[0] == "optimizer.lr: 0.01 -> 1e-3"
-    assert changed[1] == "loss.energy: 2.0 -> 5"
+    assert changed[0] == "optimizer.lr: 0.01 -> 0.001"
+    assert changed[1] == "loss.energy: 2.0 -> 5.0"
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_files_and_overrides_that_cannot_be_read(tmp_path):
     with pytest.raises(InvalidInputError, match="expected settings"):
         read_config(path)
     write(path, {"epochs": 3})
-    with pytest.raises(InvalidInputError, match="expected KEY=VALUE"):
+    with pytest.raises(InvalidInputError, match="expected key=value"):
         read_config(path, ["epochs"])
     with pytest.raises(InvalidInputError, match=r"Did you mean 'optimizer.lr'"):
         read_config(path, ["optimizer.l=3"])
