@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -218,6 +219,13 @@ def test_loss_is_huber_of_scaled_errors_with_sets_in_balance():
     assert weight_b == pytest.approx(2 * weight_a)
     assert float(loss(errors, zero, sets)) == pytest.approx(weight_a * 0.5 / 5)
     assert float(loss(large, zero, sets)) == pytest.approx(weight_b * 2.0 * (10 - 1) / 5)
+
+
+def test_the_example_names_every_setting():
+    example = Path(__file__).parents[2] / "examples" / "train_xc.yaml"
+    assert load_config(example).optimizer == "gauss-newton"
+    named = yaml.safe_load(example.read_text())
+    assert set(named) == {field.name for field in dataclasses.fields(TrainingConfig)}
 
 
 def test_configuration_is_checked(tmp_path):
