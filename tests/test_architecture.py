@@ -15,7 +15,7 @@ PACKAGE = "ase_neuralxc"
 # A part may import itself and parts of a lower layer, never a neighbour of the same layer.
 LAYERS = [
     {"errors"},
-    {"records"},
+    {"records", "settings"},
     {"features", "workflows", "campaign"},
     {"functional"},
     {"backend"},
@@ -31,6 +31,7 @@ LAYER = {part: i for i, parts in enumerate(LAYERS) for part in parts}
 # What a part may have of the package beyond the order of the layers: closed lists.
 ONLY_PARTS = {
     "records": {"errors"},
+    "settings": {"errors"},
     "workflows": {"records", "errors"},
     "campaign": {"records", "errors"},
 }
@@ -40,7 +41,7 @@ FORBIDDEN_LIBRARIES = {
     "workflows": {"torch", "pyscf", "gpu4pyscf"},
     "campaign": {"torch", "pyscf", "gpu4pyscf"},
 }
-ONLY_LIBRARIES = {"records": {"numpy", "ase"}, "errors": set()}
+ONLY_LIBRARIES = {"records": {"numpy", "ase"}, "settings": {"yaml"}, "errors": set()}
 FORBIDDEN_EVERYWHERE = {"mlip"}
 
 
@@ -168,7 +169,7 @@ def package():
 
 
 def test_the_potential_meets_the_dft_core_in_one_place():
-    shared = {"errors", "records", "workflows", "campaign", "__version__"}
+    shared = {"errors", "records", "settings", "workflows", "campaign", "__version__"}
     broken = []
     for module, found in modules_of("mlip").items():
         part = part_of(module)
