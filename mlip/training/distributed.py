@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from datetime import timedelta
 from typing import TypeVar
 
 import torch
@@ -11,6 +12,10 @@ from torch import Tensor
 from torch import distributed as dist
 
 T = TypeVar("T")
+
+#: How long processes wait for each other: the others wait while the first evaluates and reports. A
+#: process that died is noticed at once, by its connection.
+_PATIENCE = timedelta(days=1)
 
 
 class Workers:
@@ -34,7 +39,8 @@ class Workers:
                 self.device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
                 torch.cuda.set_device(self.device)
             if not dist.is_initialized():
-                dist.init_process_group("nccl" if self.device.type == "cuda" else "gloo")
+                kind = "nccl" if self.device.type == "cuda" else "gloo"
+                dist.init_process_group(kind, timeout=_PATIENCE)
 
     @property
     def leads(self) -> bool:
@@ -68,6 +74,7 @@ class Workers:
             parameter.grad = part.view_as(parameter).clone()
 
     def close(self) -> None:
-        """Leave the group of processes."""
+        """Leave the group of processes, all at once: a group that some have left can abort."""
         if self.size > 1 and dist.is_initialized():
+            dist.barrier()
             dist.destroy_process_group()
