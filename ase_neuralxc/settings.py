@@ -11,11 +11,13 @@ import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import yaml
 
 from ase_neuralxc.errors import InvalidInputError, unknown_name
+
+T = TypeVar("T")
 
 
 def read_settings(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -46,7 +48,7 @@ def read_settings(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, 
     return values
 
 
-def build_settings(cls: type, values: Any, prefix: str = "") -> Any:
+def build_settings(cls: type[T], values: Any, prefix: str = "") -> T:
     """A settings record from nested mappings, as YAML gives them.
 
     Args:
@@ -63,13 +65,14 @@ def build_settings(cls: type, values: Any, prefix: str = "") -> Any:
     if not isinstance(values, Mapping):
         raise InvalidInputError(f"{prefix.rstrip('.')}: expected settings, got {values!r}")
     hints = get_type_hints(cls)
-    names = [item.name for item in fields(cls)]
+    known: Any = fields(typing.cast("Any", cls))
+    names = [item.name for item in known]
     arguments = {}
     for key, value in values.items():
         if key not in names:
             raise unknown_name("setting", f"{prefix}{key}", [f"{prefix}{name}" for name in names])
         arguments[key] = _convert(hints[key], value, f"{prefix}{key}")
-    needed = [f.name for f in fields(cls) if f.default is f.default_factory is MISSING]
+    needed = [f.name for f in known if f.default is f.default_factory is MISSING]
     missing = [f"{prefix}{name}" for name in needed if name not in arguments]
     if missing:
         raise InvalidInputError(f"settings: expected {', '.join(needed)}; missing {missing}")

@@ -147,8 +147,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainingConf
         InvalidInputError: the file cannot be read, a key is unknown (with the nearest one) or of
             the wrong type.
     """
-    config: TrainingConfig = build_settings(TrainingConfig, read_settings(path, overrides))
-    return config
+    return build_settings(TrainingConfig, read_settings(path, overrides))
 
 
 def _require(name: str, holds: bool, expected: str, value: Any) -> None:

@@ -110,13 +110,11 @@ class RefinementConfig:
             "densities": str(folder / "densities"),
             "out": str(folder / "run"),
         }
-        config: TrainingConfig = build_settings(TrainingConfig, {**self.training, **places})
-        return config
+        return build_settings(TrainingConfig, {**self.training, **places})
 
     def prepare_settings(self, xc: str) -> PrepareSettings:
         """Settings of the densities of a functional."""
-        made: PrepareSettings = build_settings(PrepareSettings, {**self.densities, "xc": xc})
-        return made
+        return build_settings(PrepareSettings, {**self.densities, "xc": xc})
 
 
 @dataclass(frozen=True)
@@ -160,8 +158,7 @@ def load_refinement(path: str | Path, overrides: tuple[str, ...] = ()) -> Refine
     Raises:
         InvalidInputError: the file cannot be read, or a key is unknown or of the wrong type.
     """
-    config: RefinementConfig = build_settings(RefinementConfig, read_settings(path, overrides))
-    return config
+    return build_settings(RefinementConfig, read_settings(path, overrides))
 
 
 class RegularisedTrainer(Trainer):

@@ -177,5 +177,4 @@ def read_loop_config(path: str | Path) -> LoopConfig:
     values = read_settings(path)
     if "starts" not in values:
         raise InvalidInputError(f"starts: expected a file of structures in {str(path)!r}, got none")
-    config: LoopConfig = build_settings(LoopConfig, values)
-    return config
+    return build_settings(LoopConfig, values)

@@ -46,7 +46,7 @@ def build_config(values: Mapping[str, Any]) -> TrainConfig:
     Raises:
         InvalidInputError: an unknown key or a value of the wrong type.
     """
-    config: TrainConfig = build_settings(TrainConfig, values)
+    config = build_settings(TrainConfig, values)
     _check_model(config.model)
     return config
 
