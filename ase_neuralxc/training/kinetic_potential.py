@@ -28,7 +28,7 @@ from ase_neuralxc.features.grid import DensityInvariants
 from ase_neuralxc.functional.protocol import SemilocalFunctional
 from ase_neuralxc.training.model_densities import spread_gas
 
-#: Densities whose derivatives are taken from one graph.
+#: Densities whose derivatives are taken together.
 _BLOCK = 64
 
 
@@ -70,13 +70,17 @@ class KineticPotential:
         weights = [p for p in self.functional.parameters() if p.requires_grad]
         rows = []
         for start in range(0, len(self.base), _BLOCK):
-            for value in self._potential(self.functional, slice(start, start + _BLOCK)):
-                parts = torch.autograd.grad(
-                    value, weights, retain_graph=True, materialize_grads=True
-                )
-                rows.append(torch.cat([part.reshape(-1).double().cpu() for part in parts]))
-        jacobian: NDArray = torch.stack(rows).numpy()
-        return jacobian / np.sqrt(len(rows))
+            values = self._potential(self.functional, slice(start, start + _BLOCK))
+            parts = torch.autograd.grad(
+                values,
+                weights,
+                torch.eye(len(values), dtype=values.dtype),
+                is_grads_batched=True,
+                materialize_grads=True,
+            )
+            rows.append(torch.cat([part.flatten(1).double().cpu() for part in parts], dim=1))
+        jacobian: NDArray = torch.cat(rows).numpy()
+        return jacobian / np.sqrt(len(jacobian))
 
     def _potential(self, functional: Any, part: slice = slice(None)) -> Tensor:
         """Derivative by tau of the first spin channel, [k], differentiable by the weights."""
