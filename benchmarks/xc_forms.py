@@ -16,7 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,14 +35,10 @@ class Form:
     Attributes:
         settings: of the architecture.
         architecture: by name.
-        kinetic_potential: weight of that penalty; 0 for what has no base.
-        smoothness: weight of that penalty.
     """
 
     settings: Mapping[str, Any]
     architecture: str = "neural-semilocal"
-    kinetic_potential: float = 100.0
-    smoothness: float = 0.1
 
 
 FORMS = {
@@ -62,11 +58,15 @@ class Protocol:
 
     Attributes:
         epochs: Gauss-Newton steps.
+        smoothness: weight of that penalty.
+        kinetic_potential: weight of that penalty.
         dispersion: stored dispersion energy that belongs to the model.
         forms: by name.
     """
 
     epochs: int = 30
+    smoothness: float = 0.1
+    kinetic_potential: float = 100.0
     dispersion: str = "d4(r2scan)"
     forms: Mapping[str, Form] = field(default_factory=lambda: FORMS)
 
@@ -84,8 +84,8 @@ def run(name: str, fold: int, arguments: argparse.Namespace, protocol: Protocol)
         fold=fold,
         epochs=protocol.epochs,
         patience=protocol.epochs,
-        smoothness=form.smoothness,
-        kinetic_potential=form.kinetic_potential,
+        smoothness=protocol.smoothness,
+        kinetic_potential=protocol.kinetic_potential,
     )
     trainer = Trainer(config)
 
@@ -108,20 +108,19 @@ def run(name: str, fold: int, arguments: argparse.Namespace, protocol: Protocol)
     }
 
 
-def joined(results: Mapping[str, Mapping[str, Any]], protocol: Protocol) -> dict[str, Any]:
-    """New results beside those of earlier calls, with the mean over the reactions of all folds."""
+def joined(name: str, fold: int, result: Mapping[str, Any], protocol: Protocol) -> dict[str, Any]:
+    """A result beside those of earlier calls, with the mean over the reactions of all folds."""
     path = RESULTS / "xc_forms.json"
     earlier = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-    same = earlier is not None and earlier["protocol"]["epochs"] == protocol.epochs
-    known = earlier["results"] if same else {}
-    out: dict[str, Any] = {}
-    for name in sorted({*known, *results}):
-        folds = {**known.get(name, {}).get("folds", {}), **results.get(name, {})}
-        counts = [each["reactions"][1] for each in folds.values()]
-        errors = [each["held_out"] for each in folds.values()]
-        mean = sum(n * e for n, e in zip(counts, errors, strict=True)) / sum(counts)
-        out[name] = {"folds": folds, "held_out": round(mean, 4), "held_out_reactions": sum(counts)}
-    return out
+    # results of another protocol, or of a form that was changed, are not joined
+    same = earlier is not None and earlier["protocol"] == asdict(protocol)
+    results = dict(earlier["results"]) if same else {}
+    folds = {**results.get(name, {}).get("folds", {}), str(fold): result}
+    counts = [each["reactions"][1] for each in folds.values()]
+    errors = [each["held_out"] for each in folds.values()]
+    mean = sum(n * e for n, e in zip(counts, errors, strict=True)) / sum(counts)
+    results[name] = {"folds": folds, "held_out": round(mean, 4), "held_out_reactions": sum(counts)}
+    return results
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -139,7 +138,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for name in arguments.forms:
         for fold in arguments.folds:
             result = run(name, fold, arguments, protocol)
-            save("xc_forms", protocol, joined({name: {str(fold): result}}, protocol))
+            save("xc_forms", protocol, joined(name, fold, result, protocol))
 
 
 if __name__ == "__main__":
