@@ -99,7 +99,7 @@ class Committee:
         }
         if self.has_uncertainty:
             variances = [
-                self._scale(card, "energy") ** 2 * _variance(out["member_energy"])
+                _calibrated(card, "energy", _variance(out["member_energy"]), graph.atoms_per_graph)
                 for out, card in zip(single, self.cards, strict=True)
             ]
             means = torch.stack([out["energy"] for out in single], dim=1)
@@ -133,7 +133,7 @@ class Committee:
             out = potential(graph, Wanted(uncertainty=several))
             means.append(out["forces"])
             spread = out["forces_uncertainty"] if several else torch.zeros_like(means[0][:, 0])
-            variances.append((self._scale(card, "forces") * spread).square())
+            variances.append(_calibrated(card, "forces", spread.square()))
         forces = torch.stack(means)
         between = torch.zeros_like(variances[0])
         if len(means) > 1:
@@ -162,9 +162,11 @@ class Committee:
         settings = self.potentials[0].model.settings
         return settings.moments != "none" and graph.magmoms is not None
 
-    @staticmethod
-    def _scale(card: ModelCard, name: str) -> float:
-        return float(card.uncertainty_scale.get(name, 1.0))
+
+def _calibrated(card: ModelCard, name: str, variance: Tensor, atoms: Tensor | int = 1) -> Tensor:
+    """Variance of the error from that of the readouts; the floor of an energy is per atom."""
+    calibration = card.calibration(name)
+    return calibration.scale**2 * variance + (calibration.floor * atoms) ** 2
 
 
 def shortest_table(shortest: Mapping[str, float], elements: Sequence[int]) -> Tensor:

@@ -8,14 +8,21 @@ between the cycles of an SCF.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pyscf import lib
 from pyscf.dft.gen_grid import BLKSIZE
+
+from ase_neuralxc.backend.density_change import changes_of
+from ase_neuralxc.backend.orbital_sums import (
+    Block,
+    densities_of,
+    natural_orbitals,
+    potential_matrix,
+)
 
 #: Points per block, a multiple of PySCF's tiles: neighbours, and still enough for the BLAS.
 BLOCK = 36 * BLKSIZE
@@ -25,36 +32,8 @@ GROUP_POINTS, GROUP_BYTES = 16384, 6e7
 CACHE = 2e8
 #: Blocks that more than this share of the orbitals reaches are not worth a copy.
 _FULL = 0.9
-#: Natural occupations below this are rounding noise of the decomposition of a density matrix.
-_OCCUPIED = 1e-12
 #: Number of quantities per point that each kind of functional reads.
 _ROWS = {"LDA": 1, "GGA": 4, "MGGA": 5}
-
-
-@dataclass(frozen=True)
-class Block:
-    """Orbitals on neighbouring points.
-
-    Attributes:
-        points: where they are in the grid.
-        orbitals: [4, m, n] (or [1, m, n]) values and gradients of m orbitals.
-        index: [m] which orbitals these are, or None for all.
-    """
-
-    points: slice
-    orbitals: NDArray
-    index: NDArray | None
-
-    def restrict(self, coefficients: NDArray) -> NDArray:
-        """Rows [m, ...] of coefficients [nao, ...] that belong to the orbitals of the block."""
-        return coefficients if self.index is None else coefficients[self.index]
-
-    def add(self, matrix: NDArray, part: NDArray) -> None:
-        """Add a matrix [m, m] over the orbitals of the block to one [nao, nao] over all."""
-        if self.index is None:
-            matrix += part
-        else:
-            matrix[np.ix_(self.index, self.index)] += part
 
 
 class CompactIntegration:
@@ -101,7 +80,7 @@ class CompactIntegration:
             return usual(mol, grids, xc_code, dm0, dms, relativity, hermi, rho0, vxc, fxc,
                          max_memory, verbose)  # fmt: skip
         kernel = np.asarray(fxc)[None, :, None]
-        return self._respond(mol, grids, xc_code, np.asarray(dms)[None], kernel)[0]
+        return self._respond(mol, grids, xc_code, dms, kernel)[0]
 
     def nr_uks_fxc(
         self, mol: Any, grids: Any, xc_code: str, dm0: Any, dms: Any, relativity: int = 0,
@@ -113,28 +92,76 @@ class CompactIntegration:
             usual = super().nr_uks_fxc  # type: ignore[misc]
             return usual(mol, grids, xc_code, dm0, dms, relativity, hermi, rho0, vxc, fxc,
                          max_memory, verbose)  # fmt: skip
-        return self._respond(mol, grids, xc_code, np.asarray(dms), np.asarray(fxc))
+        return self._respond(mol, grids, xc_code, dms, np.asarray(fxc))
+
+    def cache_xc_kernel(
+        self, mol: Any, grids: Any, xc_code: str, mo_coeff: Any, mo_occ: Any, spin: int = 0,
+        max_memory: float = 2000,
+    ) -> tuple[Any, Any, Any]:  # fmt: skip
+        """Densities of real orbitals, and first and second derivatives of the energy there."""
+        coefficients, numbers = np.asarray(mo_coeff), np.asarray(mo_occ)
+        if np.iscomplexobj(coefficients):
+            return super().cache_xc_kernel(  # type: ignore[misc]
+                mol, grids, xc_code, mo_coeff, mo_occ, spin, max_memory
+            )
+        polarised = coefficients.ndim == 3
+        kind = self._xc_type(xc_code)  # type: ignore[attr-defined]
+        spins = [
+            (c[:, n > 0], n[n > 0])
+            for c, n in zip(
+                coefficients if polarised else coefficients[None],
+                numbers if polarised else numbers[None],
+                strict=True,
+            )
+        ]
+        rho = self._densities(mol, grids, kind, spins)
+        if kind == "LDA":
+            rho = rho[:, 0]
+        if not polarised:
+            rho = np.stack([0.5 * rho[0]] * 2) if spin == 1 else rho[0]
+        _, vxc, fxc, *_ = self.eval_xc_eff(  # type: ignore[attr-defined]
+            xc_code, rho, deriv=2, xctype=kind, spin=spin
+        )
+        return rho, vxc, fxc
+
+    def densities(self, mol: Any, grids: Any, matrices: Any) -> NDArray:
+        """Density, gradient and tau of symmetric real density matrices.
+
+        Args:
+            mol: PySCF molecule.
+            grids: PySCF grid.
+            matrices: [m, nao, nao].
+
+        Returns:
+            [m, 5, n].
+        """
+        return self._densities(mol, grids, "MGGA", [natural_orbitals(m) for m in matrices])
+
+    def _densities(
+        self, mol: Any, grids: Any, kind: str, spins: Sequence[tuple[NDArray, NDArray]]
+    ) -> NDArray:
+        parts = [
+            [
+                densities_of(block.orbitals, block.restrict(orbitals), numbers)[: _ROWS[kind]]
+                for orbitals, numbers in spins
+            ]
+            for block in self._blocks(mol, grids, 0 if kind == "LDA" else 1)
+        ]
+        return np.concatenate(parts, axis=-1)
 
     def _respond(
-        self, mol: Any, grids: Any, xc_code: str, changes: NDArray, kernel: NDArray
+        self, mol: Any, grids: Any, xc_code: str, matrices: Any, kernel: NDArray
     ) -> NDArray:
         """Changes of matrices [c, nao, nao] by second derivatives [c, rows, c, rows, n]."""
         kind = self._xc_type(xc_code)  # type: ignore[attr-defined]
-        rows = _ROWS[kind]
-        spins = [natural_orbitals(m) for m in changes]
-        out = np.zeros_like(changes)
+        changes = changes_of(matrices)
         for block in self._blocks(mol, grids, 0 if kind == "LDA" else 1):
-            change = np.stack(
-                [
-                    densities_of(block.orbitals, block.restrict(orbitals), numbers)[:rows]
-                    for orbitals, numbers in spins
-                ]
-            )
+            change = np.stack([c.densities(block)[: _ROWS[kind]] for c in changes])
             here = kernel[..., block.points] * grids.weights[block.points]
             potentials = np.einsum("sag,satbg->tbg", change, here)
-            for matrix, potential in zip(out, potentials, strict=True):
-                block.add(matrix, potential_matrix(block.orbitals, potential))
-        return out
+            for part, potential in zip(changes, potentials, strict=True):
+                part.add(block, potential)
+        return np.stack([c.matrix for c in changes])
 
     def _integrate(
         self, mol: Any, grids: Any, xc_code: str, matrices: NDArray
@@ -226,69 +253,6 @@ def use_compact_integration(mf: Any) -> Any:
     """
     mf._numint = lib.set_class(mf._numint.copy(), (CompactIntegration, type(mf._numint)))
     return mf
-
-
-def natural_orbitals(density_matrix: NDArray) -> tuple[NDArray, NDArray]:
-    """Coefficients [nao, m] and numbers [m] with D = C diag(n) C^T, of a symmetric [nao, nao]."""
-    numbers, vectors = np.linalg.eigh(density_matrix)
-    kept = np.abs(numbers) > _OCCUPIED * max(np.abs(numbers).max(), 1e-300)
-    return vectors[:, kept], numbers[kept]
-
-
-def densities_of(orbitals: NDArray, occupied: NDArray, occupations: NDArray) -> NDArray:
-    """Density, gradient and tau from occupied orbitals.
-
-    Args:
-        orbitals: [4, nao, n] atomic orbitals and their gradients at n points, or [1, nao, n].
-        occupied: [nao, m] coefficients.
-        occupations: [m] numbers of electrons.
-
-    Returns:
-        [5, n], or [1, n] without gradients.
-    """
-    values = [occupied.T @ component for component in orbitals]
-    out = np.empty((5 if len(values) == 4 else 1, orbitals.shape[-1]))
-    out[0] = occupations @ (values[0] * values[0])
-    for axis in range(1, len(values)):
-        out[axis] = (2 * occupations) @ (values[0] * values[axis])
-    if len(values) == 4:
-        out[4] = sum((0.5 * occupations) @ (v * v) for v in values[1:])
-    return out
-
-
-def potential_matrix(orbitals: NDArray, potential: NDArray) -> NDArray:
-    """Matrix of a potential given by derivatives of the energy, weights included.
-
-    Args:
-        orbitals: [4, m, n] atomic orbitals and their gradients, or [1, m, n].
-        potential: [rows, n] derivatives with respect to density, gradient and tau, as many as
-            there are.
-
-    Returns:
-        [m, m], symmetric.
-    """
-    half = (0.5 * potential[0]) * orbitals[0]
-    for axis in range(1, min(len(potential), 4)):
-        half += potential[axis] * orbitals[axis]
-    matrix = half @ orbitals[0].T
-    matrix = matrix + matrix.T
-    if len(potential) == 5:
-        for sign in (1.0, -1.0):
-            (points,) = np.nonzero(sign * potential[4] > 0)
-            if points.size:
-                matrix += sign * _kinetic(orbitals, potential[4], points)
-    return matrix
-
-
-def _kinetic(orbitals: NDArray, potential: NDArray, points: NDArray) -> NDArray:
-    """Half the sum over axes of A A^T, A the gradients times the root of the potential's size."""
-    every = points.size == potential.size
-    root = np.sqrt(0.5 * np.abs(potential if every else potential[points]))
-    matrix = np.zeros((orbitals.shape[1],) * 2)
-    for component in orbitals[1:]:
-        scaled = (component if every else component[:, points]) * root
-        matrix += scaled @ scaled.T  # one half of a product: the BLAS sees the square
-    return matrix
 
 
 def _parts(group: list[Block]) -> Iterator[tuple[Block, slice]]:

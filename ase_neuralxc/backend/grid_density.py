@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ase_neuralxc.backend.compact_integrator import CompactIntegration
+
 _XCTYPE = "MGGA"  # rows density, gradient, tau
 
 
@@ -32,6 +34,10 @@ def grid_densities(
     Returns:
         [m, 5, n] or [m, k, 5, n] in the host's order of points.
     """
+    if isinstance(ni, CompactIntegration) and hermi == 1 and np.isrealobj(matrices[0]):
+        plain = np.stack([np.asarray(m) for m in matrices])
+        rows = ni.densities(mol, grids, plain.reshape(-1, *plain.shape[-2:]))
+        return rows.reshape(*plain.shape[:-2], *rows.shape[-2:])
     stacks = [ni._gen_rho_evaluator(mol, d, hermi, False, grids) for d in matrices]
     size = stacks[0][1]
     if grids.coords is None:

@@ -21,9 +21,10 @@ from pyscf import lib
 from pyscf.grad import rks as grad_rks
 
 from ase_neuralxc.backend.atom_grid import AtomGrid, in_order_of_atoms
-from ase_neuralxc.backend.compact_integrator import BLOCK, densities_of, natural_orbitals
+from ase_neuralxc.backend.compact_integrator import BLOCK
 from ase_neuralxc.backend.grid_density import grid_densities
 from ase_neuralxc.backend.nonlocal_hook import NonlocalNumInt
+from ase_neuralxc.backend.orbital_sums import densities_of, natural_orbitals
 from ase_neuralxc.errors import InvalidInputError
 
 #: Where PySCF keeps the second derivative along axes i and j of an orbital.

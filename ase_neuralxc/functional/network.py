@@ -1,24 +1,26 @@
-"""A small network of one output per point whose gradient costs no autograd graph.
+"""A small network of one output per point whose derivatives cost no autograd graph.
 
-A self-consistent field needs value and input gradient at every grid point, thousands of times, and
-nothing else. Both come from one pass over cache-sized blocks that keeps only the gradient [n, k].
-Everything else is still there, and is paid for only when asked: second derivatives and derivatives
-with respect to the weights recompute the same formulas with autograd.
+A self-consistent field needs value and input gradient, linear response the Hessian: each comes from
+one pass without a graph (`perceptron`) and is all that is kept. Everything else is still there, and
+is paid for only when asked: third derivatives and those with respect to the weights recompute the
+same formulas with autograd.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ase_neuralxc.functional.perceptron import hessian, value_and_gradient
+
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
-#: Rows per block on a CPU: long enough to hide the calls, short enough for the caches.
-_ROWS = 2048
+#: From weights, biases and inputs to a tensor of one row per input, with autograd.
+Formula = Callable[[list[Tensor], list[Tensor], Tensor], Tensor]
 
 
 class AnchoredNetwork(nn.Module):
@@ -69,12 +71,27 @@ class AnchoredNetwork(nn.Module):
         """
         if not torch.is_grad_enabled():
             return self.evaluate(inputs, with_gradient=False)[0]
-        value = _Value.apply(inputs, self)
+        return self._with_weights(_Value.apply(inputs, self), inputs, _value)
+
+    def differentiable_gradient(self, inputs: Tensor, gradient: Tensor) -> Tensor:
+        """Attach a gradient that is known to the inputs and the weights that it comes from.
+
+        Args:
+            inputs: [n, k] float64.
+            gradient: [n, k] of `evaluate`.
+
+        Returns:
+            [n, k], the same numbers.
+        """
+        return self._with_weights(_Gradient.apply(inputs, gradient, self), inputs, _gradient)
+
+    def _with_weights(self, result: Tensor, inputs: Tensor, formula: Formula) -> Tensor:
         parameters = tuple(p for p in self.parameters() if p.requires_grad)
-        if parameters:
-            # Hidden in a tuple, the inputs get no edge: their derivative is that of _Value.
-            value = value + _WeightGradient.apply(self, (inputs,), *parameters)
-        return value
+        if not parameters:
+            return result
+        # Hidden in a tuple, the inputs get no edge: their derivative is that of the other node.
+        zero = _Weights.apply(self, formula, (inputs, result.shape), *parameters)
+        return result + zero
 
     def zero_head_(self) -> None:
         """Set the last layer to zero, so that h is zero everywhere."""
@@ -92,108 +109,7 @@ class AnchoredNetwork(nn.Module):
         Returns:
             [n] values, and [n, k] gradient or None; float64.
         """
-        return _perceptron(tuple(self.weights), tuple(self.biases), inputs, with_gradient)
-
-
-def _perceptron(
-    weights: Sequence[Tensor], biases: Sequence[Tensor], inputs: Tensor, with_gradient: bool
-) -> tuple[Tensor, Tensor | None]:
-    """Compute h [n] and its gradient [n, k] in float64, in the way that the situation allows."""
-    scaled, shifted = _logistic(weights, biases)
-    x = inputs.to(scaled[0].dtype)
-    if torch.is_grad_enabled() or x.device.type != "cpu":
-        value, gradient = _evaluate(scaled, shifted, x, with_gradient)
-    else:
-        value, gradient = _evaluate_in_blocks(scaled, shifted, x, with_gradient)
-    return value.to(torch.float64), None if gradient is None else gradient.to(torch.float64)
-
-
-def perceptron(weights: Sequence[Tensor], biases: Sequence[Tensor], inputs: Tensor) -> Tensor:
-    """Evaluate h of an `AnchoredNetwork` as a function of its weights, for `torch.func`.
-
-    Args:
-        weights: of the layers, [units, inputs] each.
-        biases: [units] each.
-        inputs: [n, k] of the dtype of the weights.
-
-    Returns:
-        [n].
-    """
-    return _evaluate(*_logistic(weights, biases), inputs, with_gradient=False)[0]
-
-
-def _logistic(
-    weights: Sequence[Tensor], biases: Sequence[Tensor]
-) -> tuple[list[Tensor], list[Tensor]]:
-    """Rewrite tanh(z) as 2 sigmoid(2 z) - 1 and absorb all but the sigmoid in the next layer.
-
-    torch's vectorised sigmoid takes a sixth of the time of its tanh.
-    """
-    last = len(weights) - 1
-    scaled, shifted = [], []
-    for layer, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
-        before = 1.0 if layer == 0 else 2.0
-        after = 1.0 if layer == last else 2.0
-        scaled.append((before * after) * weight)
-        shifted.append(after * (bias if layer == 0 else bias - weight.sum(1)))
-    return scaled, shifted
-
-
-def _evaluate(
-    weights: Sequence[Tensor], biases: Sequence[Tensor], x: Tensor, with_gradient: bool
-) -> tuple[Tensor, Tensor | None]:
-    """Compute h [n] and its gradient [n, k] from logistic units, in the weights' precision."""
-    anchors = x[:, -2:].t()
-    hidden = [x]
-    for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
-        hidden.append(torch.sigmoid(torch.addmm(bias, hidden[-1], weight.t())))
-    outputs = torch.addmm(biases[-1][:, None], weights[-1], hidden[-1].t())
-    value = (outputs * anchors).sum(0)
-    if not with_gradient:
-        return value, None
-    adjoint = anchors.t() @ weights[-1]
-    for weight, unit in zip(reversed(weights[:-1]), reversed(hidden[1:]), strict=True):
-        adjoint = (adjoint * unit * (1.0 - unit)) @ weight
-    return value, adjoint + nn.functional.pad(outputs, (0, 0, x.shape[1] - 2, 0)).t()
-
-
-def _evaluate_in_blocks(
-    weights: Sequence[Tensor], biases: Sequence[Tensor], x: Tensor, with_gradient: bool
-) -> tuple[Tensor, Tensor | None]:
-    """Do the same without a graph, in memory that is reused: fresh pages cost more than sums.
-
-    Thin products are written as [2, width] @ [width, rows], the order that the library is fast in.
-    """
-    n, k = x.shape
-    value = x.new_empty(n)
-    gradient = x.new_empty(k, n) if with_gradient else None
-    rows = min(n, _ROWS)
-    units = [x.new_empty(rows, weight.shape[0]) for weight in weights[:-1]]
-    adjoint, spare = (torch.empty_like(units[-1]) for _ in range(2))
-    transposed = [weight.t() for weight in weights]
-    first = transposed[0].contiguous()
-    for start in range(0, n, _ROWS):
-        block = x[start : start + _ROWS]
-        size = block.shape[0]
-        hidden = block
-        for weight, bias, unit in zip(transposed[:-1], biases[:-1], units, strict=True):
-            hidden = torch.addmm(bias, hidden, weight, out=unit[:size]).sigmoid_()
-        anchors = block[:, -2:]
-        outputs = torch.addmm(biases[-1][:, None], weights[-1], hidden.t())
-        torch.sum(outputs * anchors.t(), 0, out=value[start : start + size])
-        if gradient is None:
-            continue
-        torch.mm(anchors, weights[-1], out=adjoint[:size])
-        for layer in range(len(units) - 1, -1, -1):
-            part = adjoint[:size]
-            torch.ops.aten.sigmoid_backward.grad_input(part, units[layer][:size], grad_input=part)
-            if layer:
-                torch.mm(part, weights[layer], out=spare[:size])
-                adjoint, spare = spare, adjoint
-        slope = torch.mm(first, adjoint[:size].t())
-        slope[-2:] += outputs
-        gradient[:, start : start + size] = slope
-    return value, None if gradient is None else gradient.t()
+        return value_and_gradient(tuple(self.weights), tuple(self.biases), inputs, with_gradient)
 
 
 class _Value(torch.autograd.Function):
@@ -210,12 +126,34 @@ class _Value(torch.autograd.Function):
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor, None]:
         inputs, gradient = ctx.saved_tensors
         if torch.is_grad_enabled():
-            _, gradient = ctx.network.evaluate(inputs, with_gradient=True)
+            gradient = ctx.network.differentiable_gradient(inputs, gradient)
         return cotangents[0][:, None] * gradient, None
 
 
-class _WeightGradient(torch.autograd.Function):
-    """Zero, whose derivative with respect to the weights is that of h.
+class _Gradient(torch.autograd.Function):
+    """The input gradient, whose derivative by the inputs takes one Hessian for all cotangents."""
+
+    @staticmethod
+    def forward(ctx: Any, inputs: Tensor, gradient: Tensor, network: AnchoredNetwork) -> Tensor:
+        ctx.save_for_backward(inputs)
+        ctx.network, ctx.hessian = network, None
+        return gradient.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor, None, None]:
+        (inputs,) = ctx.saved_tensors
+        network = ctx.network
+        if torch.is_grad_enabled():
+            gradient = _gradient(network.weights, network.biases, inputs)
+            (slope,) = torch.autograd.grad(gradient, inputs, cotangents[0], create_graph=True)
+            return slope, None, None
+        if ctx.hessian is None:
+            ctx.hessian = hessian(tuple(network.weights), tuple(network.biases), inputs)
+        return torch.einsum("nij,nj->ni", ctx.hessian, cotangents[0]), None, None
+
+
+class _Weights(torch.autograd.Function):
+    """Zero, whose derivative with respect to the weights is that of a formula.
 
     A node of its own: autograd runs it only if a weight's gradient is asked for, so that a
     self-consistent field does not pay for it.
@@ -223,10 +161,11 @@ class _WeightGradient(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, network: AnchoredNetwork, inputs: tuple[Tensor], *parameters: Tensor
+        ctx: Any, network: AnchoredNetwork, formula: Formula, where: Any, *parameters: Tensor
     ) -> Tensor:
-        ctx.network, ctx.inputs, ctx.parameters = network, inputs[0], parameters
-        return inputs[0].new_zeros(inputs[0].shape[0])
+        inputs, shape = where
+        ctx.network, ctx.formula, ctx.inputs, ctx.parameters = network, formula, inputs, parameters
+        return inputs.new_zeros(shape)
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
@@ -239,6 +178,18 @@ class _WeightGradient(torch.autograd.Function):
                 [alias_of.get(id(p), p) for p in group]
                 for group in (ctx.network.weights, ctx.network.biases)
             )
-            value, _ = _perceptron(weights, biases, ctx.inputs, with_gradient=False)
-            gradients = torch.autograd.grad(value, aliases, cotangents[0], create_graph=higher)
-        return (None, None, *gradients)
+            result = ctx.formula(weights, biases, ctx.inputs)
+            gradients = torch.autograd.grad(
+                result, aliases, cotangents[0], create_graph=higher, materialize_grads=True
+            )
+        return (None, None, None, *gradients)
+
+
+def _value(weights: list[Tensor], biases: list[Tensor], inputs: Tensor) -> Tensor:
+    return value_and_gradient(weights, biases, inputs, with_gradient=False)[0]
+
+
+def _gradient(weights: list[Tensor], biases: list[Tensor], inputs: Tensor) -> Tensor:
+    gradient = value_and_gradient(weights, biases, inputs, with_gradient=True)[1]
+    assert gradient is not None
+    return gradient

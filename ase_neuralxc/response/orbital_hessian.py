@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse.linalg import LinearOperator, minres
 
+from ase_neuralxc.backend.density_change import OccupiedOrbitals, Rotation, tag_rotations
 from ase_neuralxc.backend.molecular import first_order
 from ase_neuralxc.backend.solution import KSSolution
 from ase_neuralxc.errors import ResponseNotConverged
@@ -61,6 +62,11 @@ class OrbitalHessian:
         self._sets: list[tuple[Any, tuple[int, ...]]] = [(pairs[s], (s,)) for s in (0, 1)]
         if solution.reference != "uks":
             self._sets = [(pairs.any(axis=0), (0, 1))]
+        overlap, electrons = mf.get_ovlp(), 2.0 if self._closed else 1.0
+        self._occupied = [
+            OccupiedOrbitals(self._orbitals[spin][:, filled[spin] > 0.5], overlap, electrons)
+            for spin in ((0,) if self._closed else (0, 1))
+        ]
         self.size = sum(int(mask.sum()) for mask, _ in self._sets)
         self.products = 0
         density = mf.make_rdm1()
@@ -83,8 +89,7 @@ class OrbitalHessian:
         change = _commute(kappa, self._occupations)
         fixed = -_commute(self._fock @ kappa - kappa @ self._fock, self._occupations)
         fixed += change @ self._fock - self._fock @ change
-        in_ao = self._orbitals @ change @ self._orbitals.transpose(0, 2, 1)
-        potential = np.asarray(self._response(in_ao.sum(axis=0) if self._closed else in_ao))
+        potential = np.asarray(self._response(tag_rotations(self._rotations(change))))
         induced = _commute(self._to_orbitals(potential), self._occupations)
         return self._collect(induced - 0.5 * fixed)
 
@@ -150,6 +155,16 @@ class OrbitalHessian:
             f"side after {self.products - start} products, expected at most {tolerance:.1e}; the "
             "solution may be close to an instability"
         )
+
+    def _rotations(self, change: NDArray) -> list[Rotation]:
+        """Changes [2, nmo, nmo] of density matrices as rotations of occupied orbitals."""
+        turned = [
+            orbitals @ part[:, filled > 0.5]
+            for orbitals, part, filled in zip(
+                self._orbitals, change, self._occupations, strict=True
+            )
+        ]
+        return [Rotation(o, t) for o, t in zip(self._occupied, turned, strict=False)]
 
     def _to_orbitals(self, operator: NDArray) -> NDArray:
         """[2, nmo, nmo] from [nao, nao] or [2, nao, nao]."""

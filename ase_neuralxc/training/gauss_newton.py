@@ -123,22 +123,17 @@ class GaussNewtonSteps:
         self.fitted = table.subset(self.training)
         self.prior, self.damping = config.prior, config.damping
         self.start = _flat(functional)
+        self.config = config
         self.penalties: list[tuple[float, Penalty]] = []
-        if config.smoothness > 0.0:
-            rough = Roughness(functional, self.fitted.densities, config.seed)
-            self.penalties.append((config.smoothness, rough))
-        if config.kinetic_potential > 0.0:
-            kinetic = KineticPotential(functional, seed=config.seed)
-            self.penalties.append((config.kinetic_potential, kinetic))
+        self.noise: GridNoise | None = None
         if config.grid_noise:
-            noise = GridNoise.load(functional, config.grid_noise, str(config.fine_densities))
-            self.penalties.append((1.0, noise))
+            self.noise = GridNoise.load(functional, config.grid_noise, str(config.fine_densities))
 
     def epoch(self, number: int) -> EpochResult:
         """Linearise, and step with the damping that lowers the loss.
 
         Args:
-            number: of the epoch, from 0; nothing here depends on it.
+            number: of the epoch, from 0; where penalties look follows from it and from the seed.
 
         Returns:
             Its loss, damping and energies; finished if no step lowered the loss.
@@ -146,6 +141,7 @@ class GaussNewtonSteps:
         Raises:
             InvalidInputError: the energies at the present weights are not finite.
         """
+        self.penalties = self._look(number)
         weights = _flat(self.averaged)
         model, before = self._linearise(weights)
         if not np.isfinite(before):
@@ -173,6 +169,19 @@ class GaussNewtonSteps:
         """Go back to a state (see `Steps`)."""
         self.averaged.load_state_dict(state["functional"])
         self.damping = state["damping"]
+
+    def _look(self, number: int) -> list[tuple[float, Penalty]]:
+        """Penalties with places of this epoch: weights learn places at which all epochs look."""
+        config, seed = self.config, (self.config.seed, number)
+        penalties: list[tuple[float, Penalty]] = []
+        if config.smoothness > 0.0:
+            rough = Roughness(self.averaged, self.fitted.densities, seed)
+            penalties.append((config.smoothness, rough))
+        if config.kinetic_potential > 0.0:
+            penalties.append((config.kinetic_potential, KineticPotential(self.averaged, seed=seed)))
+        if self.noise is not None:
+            penalties.append((1.0, self.noise))
+        return penalties
 
     def _linearise(self, weights: NDArray) -> tuple[Linearisation, float]:
         species, derivatives = energy_jacobian(self.averaged, self.fitted.densities)

@@ -44,7 +44,7 @@ class KineticPotential:
         InvalidInputError: a functional without a base, or a nonlocal one.
     """
 
-    def __init__(self, functional: Any, places: int = 2048, seed: int = 0) -> None:
+    def __init__(self, functional: Any, places: int = 2048, seed: tuple[int, ...] = ()) -> None:
         if not isinstance(functional, SemilocalFunctional) or not hasattr(functional, "zero_head_"):
             raise InvalidInputError(
                 "kinetic_potential: expected a semi-local functional on a base, got "

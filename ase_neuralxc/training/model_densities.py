@@ -154,7 +154,7 @@ def steep_points(density: float, reduced_gradients: NDArray) -> ModelDensity:
     return ModelDensity(half * np.full_like(s, density), half * slope, half * tau, np.ones_like(s))
 
 
-def spread_gas(places: int, seed: int = 0) -> ModelDensity:
+def spread_gas(places: int, seed: tuple[int, ...] = ()) -> ModelDensity:
     """Densities from those of cores to the tails of surfaces, half of them polarised.
 
     The first half lies inside, the second in tails. Both spin channels have the same shape, and
@@ -167,7 +167,7 @@ def spread_gas(places: int, seed: int = 0) -> ModelDensity:
     Returns:
         The densities, weights one.
     """
-    random = np.random.default_rng((seed, 3))
+    random = np.random.default_rng((*seed, 3))
     inside, tails = places // 2, places - places // 2
     radius = np.concatenate(
         [

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from pyscf.dft.gen_grid import Grids
 
 from ase_neuralxc.backend.atom_grid import AtomGrid
-from ase_neuralxc.backend.compact_integrator import BLOCK, densities_of
+from ase_neuralxc.backend.compact_integrator import BLOCK
 from ase_neuralxc.backend.molecular import first_order
+from ase_neuralxc.backend.orbital_sums import densities_of
 from ase_neuralxc.backend.settings import KSSettings
 from ase_neuralxc.backend.solution import KSSolution
 from ase_neuralxc.errors import NeuralXCError

@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.func import grad, vmap
 
-from ase_neuralxc.functional.network import AnchoredNetwork, perceptron
+from ase_neuralxc.functional.network import AnchoredNetwork
+from ase_neuralxc.functional.perceptron import perceptron
 from ase_neuralxc.training.stored import StoredDensity
 from ase_neuralxc.training.stored_energies import batches_for
 
@@ -52,8 +53,10 @@ class Roughness:
         seed: of places and directions.
     """
 
-    def __init__(self, functional: Any, densities: Sequence[StoredDensity], seed: int) -> None:
-        generator = np.random.default_rng((seed, 2))
+    def __init__(
+        self, functional: Any, densities: Sequence[StoredDensity], seed: tuple[int, ...]
+    ) -> None:
+        generator = np.random.default_rng((*seed, 2))
         chosen = generator.permutation(len(densities))[:_SPECIES]
         networks = [m for m in functional.modules() if isinstance(m, AnchoredNetwork)]
         seen = _inputs(functional, networks, [densities[i] for i in chosen], generator)

@@ -103,7 +103,7 @@ def evaluate_model(arguments: argparse.Namespace) -> int:
     if arguments.out is not None:
         folder = Path(arguments.out)
         folder.mkdir(parents=True, exist_ok=True)
-        draw(folder / "report.png", [], {"eval": made}, card.uncertainty_scale)
+        draw(folder / "report.png", [], {"eval": made}, card)
         title = f"{arguments.model}: {', '.join(arguments.data)}"
         write_page(folder / "report.html", folder / "report.png", title, card, found)
     if arguments.json:

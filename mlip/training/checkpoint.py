@@ -26,6 +26,7 @@ from ase_neuralxc.records.files import atomic_write, may_run_code
 from mlip.model.potential import Potential
 from mlip.model.settings import ModelSettings
 from mlip.model.sphere_model import SphereModel
+from mlip.training.calibration import Calibration
 
 FORMAT = "mlip potential"
 FORMAT_VERSION = 2
@@ -43,8 +44,9 @@ class ModelCard:
     Attributes:
         energy_reference: what the energies mean, in words.
         shortest: "Cu-O" to the shortest distance in Angstrom in the training data.
-        uncertainty_scale: factors of "energy" and "forces" that make spreads standard deviations
-            on the validation data; empty if not calibrated.
+        uncertainty_scale: factors of the spreads of "energy" and "forces"; empty if not calibrated.
+        uncertainty_floor: what is added to them in quadrature, in eV/atom and eV/Angstrom, to be
+            standard deviations on the validation data (see `calibration`).
         data: numbers of structures and labels, files.
         metrics: errors by part of the data.
         training: configuration of the run.
@@ -53,9 +55,17 @@ class ModelCard:
     energy_reference: str = ""
     shortest: Mapping[str, float] = field(default_factory=dict)
     uncertainty_scale: Mapping[str, float] = field(default_factory=dict)
+    uncertainty_floor: Mapping[str, float] = field(default_factory=dict)
     data: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, Any] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
+
+    def calibration(self, name: str) -> Calibration:
+        """How spreads of "energy" (per atom) or "forces" become expected errors."""
+        return Calibration(
+            float(self.uncertainty_scale.get(name, 1.0)),
+            float(self.uncertainty_floor.get(name, 0.0)),
+        )
 
 
 def save_potential(path: str | Path, potential: Potential, card: ModelCard) -> None:

@@ -27,7 +27,7 @@ def draw(
     path: Path,
     history: Sequence[Mapping[str, float]],
     parts: Mapping[str, Predictions],
-    scale: Mapping[str, float],
+    card: ModelCard,
 ) -> None:
     """Learning curve, parity of energies and forces, calibration.
 
@@ -35,14 +35,14 @@ def draw(
         path: PNG file.
         history: rows of the log, empty for an evaluation.
         parts: predictions by part of the data.
-        scale: factors of the uncertainties.
+        card: with the calibration of the uncertainties.
     """
     figure = Figure(figsize=(10, 8.5), layout="constrained")
     (upper_left, upper_right), (lower_left, lower_right) = figure.subplots(2, 2)
     _learning(upper_left, history)
     _parity(upper_right, parts, "energy", "eV/atom")
     _parity(lower_left, parts, "forces", "eV/Å")
-    _calibration(lower_right, parts, scale)
+    _calibration(lower_right, parts, card)
     figure.savefig(path, dpi=130)
 
 
@@ -87,9 +87,11 @@ def write_card(folder: Path, card: ModelCard) -> None:
                 f"{row['count']:.0f} |"
             )
     lines += ["", "## Uncertainty", ""]
-    lines += [f"- {k}: spread times {v:.2f}" for k, v in card.uncertainty_scale.items()] or [
-        "Not calibrated."
-    ]
+    lines += [
+        f"- {name}: spread times {scale:.2f} and {1000 * card.calibration(name).floor:.2f} "
+        f"{'meV/atom' if name == 'energy' else 'meV/Å'}, in quadrature"
+        for name, scale in card.uncertainty_scale.items()
+    ] or ["Not calibrated."]
     lines += ["", "## Shortest distances in the training data (Å)", ""]
     lines += [f"- {pair}: {distance:.3f}" for pair, distance in card.shortest.items()]
     atomic_write(folder / "model_card.md", ("\n".join(lines) + "\n").encode())
@@ -123,14 +125,18 @@ def _parity(axes: Axes, parts: Mapping[str, Predictions], name: str, unit: str) 
         axes.legend(markerscale=5)
 
 
-def _calibration(axes: Axes, parts: Mapping[str, Predictions], scale: Mapping[str, float]) -> None:
-    axes.set(title="uncertainty", xlabel="estimated error / eV, eV/Å", ylabel="error (rms in bins)")
+def _calibration(axes: Axes, parts: Mapping[str, Predictions], card: ModelCard) -> None:
+    axes.set(
+        title="uncertainty",
+        xlabel="estimated error / eV/atom, eV/Å",
+        ylabel="error (rms in bins)",
+    )
     limits: list[float] = []
     for part, made in parts.items():
         for name in made.spread:
             error, spread = errors_and_spreads(made, name)
             if part != "train" and len(error):
-                estimated, seen = curve(error, spread * scale.get(name, 1.0))
+                estimated, seen = curve(error, card.calibration(name)(spread))
                 axes.loglog(estimated, seen, "o-", label=f"{name}, {part}")
                 limits += [*estimated, *seen]
     if limits:

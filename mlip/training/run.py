@@ -17,7 +17,7 @@ from mlip.data.batching import evaluation_batches
 from mlip.data.dataset import Dataset, open_dataset
 from mlip.data.structure import DataKeys
 from mlip.model.potential import Potential, Wanted
-from mlip.training.calibration import scales
+from mlip.training.calibration import calibrate
 from mlip.training.checkpoint import ModelCard, load_potential, save_potential, symbol_pairs
 from mlip.training.config import build_config
 from mlip.training.distributed import Workers
@@ -175,12 +175,13 @@ def _conclude(trainer: Trainer, folder: Path, say: Say) -> None:
         settings = prepared.settings
         test = open_dataset(config.data.test, config.data.keys, settings.r_max, settings.fidelities)
         parts["test"] = _predict(potential, test, config, device)
-    scale = scales(parts["valid"])
+    calibration = calibrate(parts["valid"])
     statistics = prepared.statistics
     card = ModelCard(
         energy_reference=config.data.energy_reference or _reference(prepared),
         shortest=symbol_pairs(statistics.shortest),
-        uncertainty_scale=scale,
+        uncertainty_scale={name: each.scale for name, each in calibration.items()},
+        uncertainty_floor={name: each.floor for name, each in calibration.items()},
         data={
             "training structures": len(prepared.train),
             "validation structures": len(prepared.valid),
@@ -193,7 +194,7 @@ def _conclude(trainer: Trainer, folder: Path, say: Say) -> None:
     )
     save_potential(folder / MODEL_FILE, potential, card)
     write_card(folder, card)
-    draw(folder / "report.png", trainer.history, parts, scale)
+    draw(folder / "report.png", trainer.history, parts, card)
     write_page(folder / "report.html", folder / "report.png", folder.name, card, tables(parts))
     for name, made in parts.items():
         say(text(name, summary(made)))

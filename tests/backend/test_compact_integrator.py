@@ -5,12 +5,9 @@ import pytest
 from pyscf import dft, gto
 
 from ase_neuralxc.backend import compact_integrator
-from ase_neuralxc.backend.compact_integrator import (
-    densities_of,
-    natural_orbitals,
-    potential_matrix,
-    use_compact_integration,
-)
+from ase_neuralxc.backend.compact_integrator import use_compact_integration
+from ase_neuralxc.backend.density_change import OccupiedOrbitals, Rotation, tag_rotations
+from ase_neuralxc.backend.orbital_sums import densities_of, natural_orbitals, potential_matrix
 
 
 def radical():
@@ -163,3 +160,55 @@ def test_responses_equal_those_of_the_host(molecule, method, xc):
         2 * expected,
         atol=1e-8 * np.abs(found).max(),
     )
+
+
+@pytest.mark.parametrize("xc", ["lda,vwn", "pbe", "r2scan"])
+@pytest.mark.parametrize(
+    ("molecule", "method"), [(water, "RKS"), (radical, "UKS"), (distant, "RKS")]
+)
+def test_rotations_give_the_elements_of_occupied_orbitals(molecule, method, xc):
+    mf = prepare(molecule(), method, xc)
+    guess(mf)
+    polarised = method == "UKS"
+    overlap = mf.get_ovlp()
+    random = np.random.default_rng(0)
+    coefficients = np.asarray(mf.mo_coeff) if polarised else mf.mo_coeff[None]
+    numbers = np.asarray(mf.mo_occ) if polarised else mf.mo_occ[None]
+    rotations = []
+    for c, n in zip(coefficients, numbers, strict=True):
+        filled = n > 0
+        mixing = random.normal(size=((~filled).sum(), filled.sum()))
+        occupied = OccupiedOrbitals(c[:, filled], overlap, float(n.max()))
+        rotations.append(Rotation(occupied, c[:, ~filled] @ mixing))
+    changes = tag_rotations(rotations)
+    compact = use_compact_integration(mf)._numint
+    kernel = compact.cache_xc_kernel(mf.mol, mf.grids, xc, mf.mo_coeff, mf.mo_occ, int(polarised))
+    call = compact.nr_uks_fxc if polarised else compact.nr_rks_fxc
+    whole = call(mf.mol, mf.grids, xc, None, np.array(changes), 0, 1, *kernel)
+    found = call(mf.mol, mf.grids, xc, None, changes, 0, 1, *kernel)
+    for m, expected, c, n in zip(
+        *(a if polarised else a[None] for a in (found, whole)), coefficients, numbers, strict=True
+    ):
+        np.testing.assert_allclose(m, m.T, atol=1e-10)
+        elements, wanted = (c.T @ matrix @ c for matrix in (m, expected))
+        empty = n == 0
+        scale = np.abs(wanted).max()
+        assert np.abs(wanted[~empty]).max() > 0.1 * scale
+        np.testing.assert_allclose(elements[~empty], wanted[~empty], atol=1e-10 * scale)
+        np.testing.assert_allclose(elements[np.ix_(empty, empty)], 0, atol=1e-10 * scale)
+
+
+@pytest.mark.parametrize(
+    ("molecule", "method", "spin"), [(water, "RKS", 0), (water, "RKS", 1), (radical, "UKS", 1)]
+)
+def test_kernels_equal_those_of_the_host(molecule, method, spin):
+    mf = prepare(molecule(), method, "r2scan")
+    guess(mf)
+    arguments = (mf.mol, mf.grids, "r2scan", mf.mo_coeff, mf.mo_occ, spin)
+    expected = mf._numint.cache_xc_kernel(*arguments)
+    found = use_compact_integration(mf)._numint.cache_xc_kernel(*arguments)
+    dense = np.asarray(expected[0]).reshape(-1, 5, expected[0][0].shape[-1])[:, 0].sum(0) > 1e-4
+    assert dense.sum() > 1000
+    for value, reference in zip(found, expected, strict=True):
+        wanted = np.asarray(reference)[..., dense]
+        np.testing.assert_allclose(value[..., dense], wanted, rtol=1e-6, atol=1e-7)

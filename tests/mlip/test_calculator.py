@@ -26,6 +26,7 @@ CARD = ModelCard(
     energy_reference="EMT",
     shortest={"Cu-Cu": 1.5, "Cu-Au": 1.5, "Au-Au": 1.5},
     uncertainty_scale={"energy": 2.0, "forces": 3.0},
+    uncertainty_floor={"energy": 0.01, "forces": 0.1},
 )
 
 
@@ -107,15 +108,21 @@ def test_all_results_are_there(file, crystal):
 
 
 def test_uncertainties_carry_the_calibration(tmp_path, file, crystal):
-    plain = save(tmp_path / "plain.pt", card=replace(CARD, uncertainty_scale={}))
+    plain = save(
+        tmp_path / "plain.pt", card=replace(CARD, uncertainty_scale={}, uncertainty_floor={})
+    )
     results = []
     for path in (file, plain):
         crystal.calc = MLIP(path)
         crystal.get_forces()
         results.append(crystal.calc.results)
     scaled, raw = results
-    assert scaled["energy_uncertainty"] == pytest.approx(2.0 * raw["energy_uncertainty"])
-    np.testing.assert_allclose(scaled["forces_uncertainty"], 3.0 * raw["forces_uncertainty"])
+    assert scaled["energy_uncertainty"] == pytest.approx(
+        np.hypot(2.0 * raw["energy_uncertainty"], 0.01 * len(crystal))
+    )
+    np.testing.assert_allclose(
+        scaled["forces_uncertainty"], np.hypot(3.0 * raw["forces_uncertainty"], 0.1)
+    )
 
 
 def test_a_batch_equals_one_by_one(file, crystal):

@@ -29,7 +29,7 @@ def test_roughness_is_the_second_difference_of_every_network(data, kind):  # noq
     settings = {**kind["settings"], "head_scale": 0.5, "dtype": "float64"}
     functional = build(kind["architecture"], settings)
     paths = sorted((data / "densities" / "results").iterdir())[:2]
-    rough = Roughness(functional, [open_density(path) for path in paths], 0)
+    rough = Roughness(functional, [open_density(path) for path in paths], (0,))
     networks = [m for m in functional.modules() if isinstance(m, AnchoredNetwork)]
     assert len(rough.probes) == len(networks) == 2
     expected = []
@@ -47,7 +47,7 @@ def test_roughness_is_the_second_difference_of_every_network(data, kind):  # noq
 def test_half_of_the_places_fill_the_box_of_the_others(data):  # noqa: F811
     functional = build(NEURAL["architecture"], NEURAL["settings"])
     paths = sorted((data / "densities" / "results").iterdir())[:2]
-    for probe in Roughness(functional, [open_density(path) for path in paths], 0).probes:
+    for probe in Roughness(functional, [open_density(path) for path in paths], (0,)).probes:
         occurring, even = probe.places.chunk(2)
         low, high = even.amin(0), even.amax(0)
         spread = high - low > 0  # closed shells have one polarisation
@@ -63,7 +63,7 @@ def test_the_penalty_makes_the_networks_smoother(data, tmp_path):  # noqa: F811
     def roughness(weight):
         trainer = Trainer(config(data, tmp_path / str(weight), **NEURAL, smoothness=weight))
         trainer.run()
-        values = Roughness(trainer.functional, trainer.table.densities, 1).residuals()
+        values = Roughness(trainer.functional, trainer.table.densities, (1,)).residuals()
         return float(values @ values), trainer.history[-1].training_mae
 
     (free, _), (held, error) = roughness(0.0), roughness(1.0)
@@ -124,7 +124,7 @@ def test_the_penalty_holds_the_kinetic_potential_at_that_of_the_base(data, tmp_p
     def away(weight):
         trainer = Trainer(config(data, tmp_path / str(weight), **NEURAL, kinetic_potential=weight))
         trainer.run()
-        values = KineticPotential(trainer.functional, seed=1).residuals()
+        values = KineticPotential(trainer.functional, seed=(1,)).residuals()
         return float(values @ values), trainer.history[-1].training_mae
 
     (free, _), (held, error) = away(0.0), away(100.0)

@@ -1,9 +1,9 @@
-"""Errors by group, and spreads that are scaled to errors."""
+"""Errors by group, and spreads that are calibrated to errors."""
 
 import numpy as np
 import pytest
 
-from mlip.training.calibration import curve, errors_and_spreads, scales
+from mlip.training.calibration import calibrate, curve, errors_and_spreads
 from mlip.training.metrics import Predictions, by_config_type, by_element, summary, text
 
 
@@ -39,16 +39,29 @@ def test_figures_by_label_element_and_group(made):
     assert "300.000" in text("test", {"energy": found["energy"]})
 
 
-def test_a_spread_that_is_too_small_is_scaled_up(rng):
-    spread = rng.uniform(0.01, 0.1, size=20000)
-    error = rng.normal(size=20000) * spread * 3.0
+@pytest.mark.parametrize(
+    ("scale", "floor"), [(3.0, 0.0), (3.0, 0.2), (0.0, 0.2)], ids=["scale", "both", "floor"]
+)
+def test_the_calibration_finds_scale_and_floor(rng, scale, floor):
+    n = 20000
+    atoms = rng.integers(1, 9, size=n)
+    spread = rng.lognormal(-3.0, 0.8, size=n)
+    expected = np.hypot(scale * spread, floor)
+    energies = rng.normal(size=n) * expected * atoms
+    shape = (int(atoms.sum()), 3)
+    wide = np.repeat(spread, atoms)
+    forces = rng.normal(size=shape) * (np.hypot(scale * wide, floor) / 3**0.5)[:, None]
     made = Predictions(
-        predicted={"energy": error},
-        target={"energy": np.zeros(20000)},
-        spread={"energy": spread},
-        n_atoms=np.ones(20000, dtype=int),
+        predicted={"energy": energies, "forces": forces},
+        target={"energy": np.zeros(n), "forces": np.zeros(shape)},
+        spread={"energy": spread * atoms, "forces": wide},
+        n_atoms=atoms,
     )
-    assert scales(made)["energy"] == pytest.approx(3.0, rel=0.03)
-    estimated, seen = curve(*errors_and_spreads(made, "energy"))
-    assert len(estimated) == 10
-    np.testing.assert_allclose(seen / estimated, 3.0, rtol=0.1)
+    found = calibrate(made)
+    for name, each in found.items():
+        assert each.scale == pytest.approx(scale, rel=0.05, abs=0.5), name
+        assert each.floor == pytest.approx(floor, rel=0.05, abs=0.02), name
+        error, raw = errors_and_spreads(made, name)
+        estimated, seen = curve(error, each(raw))
+        assert len(estimated) == 10
+        np.testing.assert_allclose(seen / estimated, 1.0, rtol=0.1)
