@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ase_neuralxc.errors import FunctionalError
 from ase_neuralxc.features.grid import DensityInvariants
-from ase_neuralxc.functional.protocol import SemilocalFunctional
+from ase_neuralxc.functional.protocol import SemilocalFunctional, SpinScaledFunctional
 
 
 def evaluate_invariants(
@@ -46,26 +46,51 @@ def evaluate_invariants(
             if polarised
             else DensityInvariants.from_total(*(leaf[0] for leaf in leaves))
         )
-        energy = functional.local_energy_density(invariants)
-        rows, n = sum(a.shape[0] for a in arrays), arrays[0].shape[-1]
-        first = torch.zeros(rows, n, dtype=torch.float64)
+        first = torch.zeros(sum(map(len, leaves)), arrays[0].shape[-1], dtype=torch.float64)
         second = None
-        if deriv > 0:
-            first = _stack(_grad(energy, leaves, create_graph=deriv > 1), leaves)
-        if deriv > 1:
-            second = torch.zeros(rows, rows, n, dtype=torch.float64)
-            for row in range(rows):
-                if first[row].requires_grad:
-                    parts = _grad(first[row], leaves, retain_graph=True)
-                    second[row] = _stack(parts, leaves).detach().cpu()
+        if deriv > 1 and polarised and isinstance(functional, SpinScaledFunctional):
+            energy, first, second = _spin_scaled(functional, invariants, leaves)
+        else:
+            energy = functional.local_energy_density(invariants)
+            if deriv > 0:
+                first = _stack(_grad(energy, leaves, create_graph=deriv > 1), leaves)
+            if deriv > 1:
+                second = torch.stack([_row(each, leaves) for each in first])
     out = (
         energy.detach().cpu().numpy(),
         first.detach().cpu().numpy(),
-        None if second is None else second.numpy(),
+        None if second is None else second.detach().cpu().numpy(),
     )
     if not all(a is None or np.isfinite(a).all() for a in out):
         raise FunctionalError(_describe(functional, arrays, out))
     return out
+
+
+def _spin_scaled(
+    functional: SpinScaledFunctional, invariants: DensityInvariants, leaves: list[Tensor]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Energy and derivatives of two spins, from what exchange and correlation depend on."""
+    exchange, correlation = functional.exchange_and_correlation(invariants)
+    of_exchange, of_correlation = (
+        _stack(_grad(part, leaves, create_graph=True), leaves) for part in (exchange, correlation)
+    )
+    # correlation sees sigma = up.up + 2 up.down + down.down and tau = tau_up + tau_down
+    up, down, mixed, tau = (_row(of_correlation[row], leaves) for row in (0, 1, 3, 5))
+    second = torch.stack([up, down, 0.5 * mixed, mixed, 0.5 * mixed, tau, tau])
+    # spins do not meet in exchange: rows of both come from one pass
+    spins = (0, 2, 5), (1, 4, 6)
+    for a, b in zip(*spins, strict=True):
+        both = _row(of_exchange[a] + of_exchange[b], leaves)
+        for row, own in zip((a, b), spins, strict=True):
+            second[row, list(own)] += both[list(own)]
+    return exchange + correlation, of_exchange + of_correlation, second
+
+
+def _row(derivative: Tensor, leaves: list[Tensor]) -> Tensor:
+    """Derivatives of a first derivative [n] by all inputs, [rows, n]."""
+    if not derivative.requires_grad:
+        return torch.zeros(sum(map(len, leaves)), derivative.shape[-1], dtype=torch.float64)
+    return _stack(_grad(derivative, leaves, retain_graph=True), leaves).detach()
 
 
 def _grad(

@@ -2,25 +2,22 @@
 
 A self-consistent field needs value and input gradient, linear response the Hessian: each comes from
 one pass without a graph (`perceptron`) and is all that is kept. Everything else is still there, and
-is paid for only when asked: third derivatives and those with respect to the weights recompute the
-same formulas with autograd.
+is paid for only when asked: derivatives by the weights recompute the units, third derivatives do it
+with autograd.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ase_neuralxc.functional.perceptron import hessian, value_and_gradient
+from ase_neuralxc.functional.perceptron import hessian, value_and_gradient, weight_gradients
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
-#: From weights, biases and inputs to a tensor of one row per input, with autograd.
-Formula = Callable[[list[Tensor], list[Tensor], Tensor], Tensor]
 
 
 class AnchoredNetwork(nn.Module):
@@ -71,7 +68,7 @@ class AnchoredNetwork(nn.Module):
         """
         if not torch.is_grad_enabled():
             return self.evaluate(inputs, with_gradient=False)[0]
-        return self._with_weights(_Value.apply(inputs, self), inputs, _value)
+        return self._with_weights(_Value.apply(inputs, self), inputs)
 
     def differentiable_gradient(self, inputs: Tensor, gradient: Tensor) -> Tensor:
         """Attach a gradient that is known to the inputs and the weights that it comes from.
@@ -83,14 +80,14 @@ class AnchoredNetwork(nn.Module):
         Returns:
             [n, k], the same numbers.
         """
-        return self._with_weights(_Gradient.apply(inputs, gradient, self), inputs, _gradient)
+        return self._with_weights(_Gradient.apply(inputs, gradient, self), inputs)
 
-    def _with_weights(self, result: Tensor, inputs: Tensor, formula: Formula) -> Tensor:
+    def _with_weights(self, result: Tensor, inputs: Tensor) -> Tensor:
         parameters = tuple(p for p in self.parameters() if p.requires_grad)
         if not parameters:
             return result
         # Hidden in a tuple, the inputs get no edge: their derivative is that of the other node.
-        zero = _Weights.apply(self, formula, (inputs, result.shape), *parameters)
+        zero = _Weights.apply(self, (inputs, result.shape), *parameters)
         return result + zero
 
     def zero_head_(self) -> None:
@@ -144,7 +141,7 @@ class _Gradient(torch.autograd.Function):
         (inputs,) = ctx.saved_tensors
         network = ctx.network
         if torch.is_grad_enabled():
-            gradient = _gradient(network.weights, network.biases, inputs)
+            _, gradient = network.evaluate(inputs, with_gradient=True)
             (slope,) = torch.autograd.grad(gradient, inputs, cotangents[0], create_graph=True)
             return slope, None, None
         if ctx.hessian is None:
@@ -153,7 +150,7 @@ class _Gradient(torch.autograd.Function):
 
 
 class _Weights(torch.autograd.Function):
-    """Zero, whose derivative with respect to the weights is that of a formula.
+    """Zero, whose derivative with respect to the weights is that of the value or the gradient.
 
     A node of its own: autograd runs it only if a weight's gradient is asked for, so that a
     self-consistent field does not pay for it.
@@ -161,35 +158,23 @@ class _Weights(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, network: AnchoredNetwork, formula: Formula, where: Any, *parameters: Tensor
+        ctx: Any, network: AnchoredNetwork, where: tuple[Tensor, torch.Size], *parameters: Tensor
     ) -> Tensor:
-        inputs, shape = where
-        ctx.network, ctx.formula, ctx.inputs, ctx.parameters = network, formula, inputs, parameters
-        return inputs.new_zeros(shape)
+        ctx.network, ctx.parameters = network, parameters
+        ctx.inputs, shape = where
+        return ctx.inputs.new_zeros(shape)
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
-        higher = torch.is_grad_enabled()
-        with torch.enable_grad():
-            # Aliases: the inputs may depend on the weights too, which is not this node's affair.
-            aliases = [p.view_as(p) for p in ctx.parameters]
-            alias_of = dict(zip(map(id, ctx.parameters), aliases, strict=True))
-            weights, biases = (
-                [alias_of.get(id(p), p) for p in group]
-                for group in (ctx.network.weights, ctx.network.biases)
-            )
-            result = ctx.formula(weights, biases, ctx.inputs)
-            gradients = torch.autograd.grad(
-                result, aliases, cotangents[0], create_graph=higher, materialize_grads=True
-            )
-        return (None, None, None, *gradients)
-
-
-def _value(weights: list[Tensor], biases: list[Tensor], inputs: Tensor) -> Tensor:
-    return value_and_gradient(weights, biases, inputs, with_gradient=False)[0]
-
-
-def _gradient(weights: list[Tensor], biases: list[Tensor], inputs: Tensor) -> Tensor:
-    gradient = value_and_gradient(weights, biases, inputs, with_gradient=True)[1]
-    assert gradient is not None
-    return gradient
+        network, (given,) = ctx.network, cotangents
+        of_value = len(ctx.inputs.shape) > len(given.shape)
+        found = weight_gradients(
+            tuple(network.weights),
+            tuple(network.biases),
+            ctx.inputs,
+            given if of_value else None,
+            None if of_value else given,
+        )
+        parameters = (*network.weights, *network.biases)
+        by_identity = dict(zip(map(id, parameters), (*found[0], *found[1]), strict=True))
+        return (None, None, *(by_identity[id(p)] for p in ctx.parameters))

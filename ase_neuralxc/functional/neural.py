@@ -29,7 +29,7 @@ from ase_neuralxc.functional.architectures import make_settings, register_archit
 from ase_neuralxc.functional.bases import find_base
 from ase_neuralxc.functional.lda import DENSITY_THRESHOLD
 from ase_neuralxc.functional.network import DTYPES, AnchoredNetwork
-from ase_neuralxc.functional.protocol import SemilocalFunctional
+from ase_neuralxc.functional.protocol import SpinScaledFunctional
 
 #: The exchange factor is a smooth function of two bounded variables: wider networks only cost.
 _EXCHANGE_WIDTH = 32
@@ -101,7 +101,7 @@ class NeuralSemilocalSettings:
 
 
 @register_architecture("neural-semilocal", NeuralSemilocalSettings)
-class NeuralSemilocal(SemilocalFunctional):
+class NeuralSemilocal(SpinScaledFunctional):
     """Neural enhancement of the exchange and the correlation of a base (see the module).
 
     Args:
@@ -180,13 +180,13 @@ class NeuralSemilocal(SemilocalFunctional):
             exchange = self._spin_resolved_exchange(invariants)
         return (1.0 - self.exchange_fraction) * exchange
 
-    def local_energy_density(self, invariants: DensityInvariants) -> Tensor:
-        """Exchange-correlation energy per volume, [n] in Hartree/Bohr^3 (see the base class)."""
+    def exchange_and_correlation(self, invariants: DensityInvariants) -> tuple[Tensor, Tensor]:
+        """Both parts of the energy per volume, [n] each in Hartree/Bohr^3 (see the base class)."""
         inputs = exact.TotalInputs.from_invariants(invariants)
         factor = self.correlation_enhancement(inputs.stacked())
         correlation = factor * self.base.correlation(invariants, inputs)
         correlation = torch.where(inputs.counts, correlation, 0.0)
-        return self.exchange(invariants, inputs) + correlation
+        return self.exchange(invariants, inputs), correlation
 
     def _spin_resolved_exchange(self, y: DensityInvariants) -> Tensor:
         """Both channels in one batch, each as an unpolarised density of twice its size."""

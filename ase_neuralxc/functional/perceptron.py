@@ -1,8 +1,9 @@
 """The formulas of a perceptron that vanishes where two of its inputs do, with derivatives.
 
 h(x) = x_(k-2) a(x) + x_(k-1) b(x) with a and b the two outputs of layers of tanh units. A
-self-consistent field needs value and input gradient at every grid point, thousands of times, and
-linear response the Hessian: each comes from one pass over cache-sized blocks, without a graph.
+self-consistent field needs value and input gradient at every grid point, thousands of times, linear
+response the Hessian, and training the derivatives by the weights: each comes from one pass over
+cache-sized blocks, without a graph.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from torch import Tensor, nn
 
 #: Rows per block on a CPU: long enough to hide the calls, short enough for the caches.
 _ROWS = 2048
+#: The same where a point has several arrays of the size of its units.
+_FEWER_ROWS = 512
 
 
 def value_and_gradient(
@@ -147,7 +150,7 @@ def hessian(weights: Sequence[Tensor], biases: Sequence[Tensor], inputs: Tensor)
     with torch.no_grad():
         scaled, shifted = _logistic(weights, biases)
         x = inputs.to(scaled[0].dtype)
-        rows = _ROWS if x.device.type == "cpu" else max(len(x), 1)
+        rows = _FEWER_ROWS if x.device.type == "cpu" else max(len(x), 1)
         blocks = [_hessian_block(scaled, shifted, part) for part in x.split(rows)]
         return torch.cat(blocks).to(torch.float64)
 
@@ -180,3 +183,91 @@ def _through(adjoint: Tensor, unit: Tensor) -> tuple[Tensor, Tensor]:
     """A derivative by the outputs of logistic units, by their inputs, and times the curvature."""
     adjoint = adjoint * unit * (1.0 - unit)
     return adjoint, adjoint * (1.0 - 2.0 * unit)
+
+
+def weight_gradients(
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor],
+    inputs: Tensor,
+    by_value: Tensor | None,
+    by_gradient: Tensor | None,
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Derivatives of sum_n (c_n h(x_n) + d_n . grad h(x_n)) by weights and biases.
+
+    Sums over points are in float64. The formulas are made of differentiable operations.
+
+    Args:
+        weights: of the layers, [units, inputs] each.
+        biases: [units] each.
+        inputs: x, [n, k] float64.
+        by_value: c, [n], or None for zero.
+        by_gradient: d, [n, k], or None for zero.
+
+    Returns:
+        Two lists, of the shapes and dtypes of weights and biases.
+    """
+    scaled, shifted = _logistic(weights, biases)
+    dtype = scaled[0].dtype
+    rows = _FEWER_ROWS if inputs.device.type == "cpu" else max(len(inputs), 1)
+    totals: list[Tensor] = [torch.zeros_like(p, dtype=torch.float64) for p in (*scaled, *shifted)]
+    parts = [
+        [None] * -(-len(inputs) // rows) if values is None else values.to(dtype).split(rows)
+        for values in (by_value, by_gradient)
+    ]
+    for x, c, d in zip(inputs.to(dtype).split(rows), *parts, strict=True):
+        found = _backpropagate(scaled, shifted, x, c, d)
+        totals = [total + part for total, part in zip(totals, found, strict=True)]
+    last = len(weights) - 1
+    by_weights, by_biases = [], []
+    for layer, (weight, bias) in enumerate(
+        zip(totals[: last + 1], totals[last + 1 :], strict=True)
+    ):
+        before = 1.0 if layer == 0 else 2.0
+        after = 1.0 if layer == last else 2.0
+        by_biases.append((after * bias).to(dtype))
+        through_bias = 0.0 if layer == 0 else after * bias[:, None]
+        by_weights.append((before * after * weight - through_bias).to(dtype))
+    return by_weights, by_biases
+
+
+def _backpropagate(
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor],
+    x: Tensor,
+    by_value: Tensor | None,
+    by_gradient: Tensor | None,
+) -> list[Tensor]:
+    """Derivatives by all weights, then all biases, of logistic units.
+
+    d . grad h is the derivative of h along d: units carry it forward as tangents.
+    """
+    units, slopes, tangents = [x], [], [by_gradient]
+    incoming: list[Tensor | None] = []  # tangents of what enters each layer
+    for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
+        units.append(torch.sigmoid(torch.addmm(bias, units[-1], weight.t())))
+        slopes.append(units[-1] * (1.0 - units[-1]))
+        before = tangents[-1]
+        incoming.append(None if before is None else before @ weight.t())
+        tangents.append(None if incoming[-1] is None else slopes[-1] * incoming[-1])
+    anchors = x[:, -2:]
+    adjoint = torch.zeros_like(anchors)
+    if by_value is not None:
+        adjoint = adjoint + by_value[:, None] * anchors
+    turned = None
+    if by_gradient is not None:
+        adjoint, turned = adjoint + by_gradient[:, -2:], anchors
+    by_weights, by_biases = [], []
+    for layer in range(len(weights) - 1, -1, -1):
+        found, tangent = adjoint.t() @ units[layer], tangents[layer]
+        if turned is not None and tangent is not None:
+            found = found + turned.t() @ tangent
+        by_weights.append(found)
+        by_biases.append(adjoint.sum(0))
+        if layer == 0:
+            break
+        slope, entered = slopes[layer - 1], incoming[layer - 1]
+        adjoint = (adjoint @ weights[layer]) * slope
+        if turned is not None and entered is not None:
+            turned = (turned @ weights[layer]) * slope
+            adjoint = adjoint + turned * entered * (1.0 - 2.0 * units[layer])
+    return [*by_weights[::-1], *by_biases[::-1]]

@@ -71,3 +71,31 @@ class SemilocalFunctional(nn.Module):
         if features.weights is None:
             raise ValueError("features.weights: expected [n] quadrature weights, got None")
         return torch.dot(features.weights, self.energy_density(features))
+
+
+class SpinScaledFunctional(SemilocalFunctional):
+    """Base of semi-local functionals whose exchange obeys spin scaling.
+
+    Exchange is a sum over spins of a function of the density, gradient product and kinetic-energy
+    density of that spin alone; correlation depends on the spin densities, and on gradient and
+    kinetic-energy density through those of the total density. Second derivatives of open shells
+    then take three passes of the one and four of the other instead of seven of both.
+
+    Subclasses implement `exchange_and_correlation`.
+    """
+
+    def exchange_and_correlation(self, invariants: DensityInvariants) -> tuple[Tensor, Tensor]:
+        """Both parts of the energy per volume, [n] each in Hartree/Bohr^3, float64.
+
+        Args:
+            invariants: as for `local_energy_density`.
+
+        Returns:
+            Exchange and correlation.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must implement exchange_and_correlation")
+
+    def local_energy_density(self, invariants: DensityInvariants) -> Tensor:
+        """Exchange-correlation energy per volume, [n] in Hartree/Bohr^3 (see the base class)."""
+        exchange, correlation = self.exchange_and_correlation(invariants)
+        return exchange + correlation
