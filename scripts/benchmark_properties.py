@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,16 @@ def compute(
     common = set.intersection(*(set(results) for results in found.values()))
     if not common:
         raise NeuralXCError(f"{kind.kind}: no molecule has a result for every functional")
-    return {name: {k: results[k] for k in common} for name, results in found.items()}
+    return {name: {k: results[k] for k in sorted(common)} for name, results in found.items()}
+
+
+def record(
+    species: list[Species], found: dict[str, dict[str, Any]], errors: dict[str, list[float]]
+) -> dict[str, Any]:
+    """What stays: the molecules that were counted, and all errors."""
+    counted = set(next(iter(found.values())))
+    molecules = sorted(s.name for s in species if s.content_hash in counted)
+    return {"molecules": molecules, "errors": errors}
 
 
 def summarise(title: str, unit: str, errors: dict[str, list[float]]) -> str:
@@ -112,20 +122,22 @@ def main() -> int:
         raise InvalidInputError("expected --bonds and --geometries together")
     args.out.mkdir(parents=True, exist_ok=True)
     settings = PropertySettings(basis=args.basis, grid_level=args.grid_level)
-    parts, values = [], {}
+    protocol = {**asdict(settings), "max_basis_functions": args.max_basis_functions}
+    parts, values = [], {"protocol": protocol}
     if args.polarizabilities is not None:
         references = read_polarizabilities(args.polarizabilities)
-        found = compute(PolarizabilityTask, [r.species for r in references], settings, args)
+        species = [r.species for r in references]
+        found = compute(PolarizabilityTask, species, settings, args)
         errors = {name: polarizability_errors(references, r) for name, r in found.items()}
         parts.append(summarise("Components of static polarisabilities", "per cent", errors))
-        values["polarizabilities"] = errors
+        values["polarizabilities"] = record(species, found, errors)
     if args.bonds is not None:
         bonds = read_bonds(args.bonds, read_reactions(args.geometries))
         species = list({b.species.content_hash: b.species for b in bonds}.values())
         found = compute(GeometryTask, species, settings, args)
         errors = {name: bond_errors(bonds, r) for name, r in found.items()}
         parts.append(summarise("Bond lengths", "Angstrom", errors))
-        values["bonds"] = errors
+        values["bonds"] = record(species, found, errors)
     text = "\n\n".join(parts) + "\n"
     print(text)
     atomic_write(args.out / "properties.md", text.encode())

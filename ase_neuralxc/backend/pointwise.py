@@ -89,7 +89,7 @@ def _spin_scaled(
 def _row(derivative: Tensor, leaves: list[Tensor]) -> Tensor:
     """Derivatives of a first derivative [n] by all inputs, [rows, n]."""
     if not derivative.requires_grad:
-        return torch.zeros(sum(map(len, leaves)), derivative.shape[-1], dtype=torch.float64)
+        return leaves[0].new_zeros(sum(map(len, leaves)), derivative.shape[-1])
     return _stack(_grad(derivative, leaves, retain_graph=True), leaves).detach()
 
 
