@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
+from torch import Tensor
 
 from ase_neuralxc.errors import InvalidInputError
 from ase_neuralxc.training.config import TrainingConfig
@@ -32,7 +33,7 @@ from ase_neuralxc.training.dataset import ReactionTable
 from ase_neuralxc.training.grid_noise import GridNoise
 from ase_neuralxc.training.kinetic_potential import KineticPotential
 from ase_neuralxc.training.losses import ReactionLoss
-from ase_neuralxc.training.smoothness import Roughness
+from ase_neuralxc.training.smoothness import Roughness, network_inputs
 from ase_neuralxc.training.steps import EpochResult
 from ase_neuralxc.training.stored_energies import energy_jacobian
 
@@ -125,6 +126,9 @@ class GaussNewtonSteps:
         self.start = _flat(functional)
         self.config = config
         self.penalties: list[tuple[float, Penalty]] = []
+        self.inputs: list[Tensor] = []
+        if config.smoothness > 0.0:
+            self.inputs = network_inputs(functional, self.fitted.densities, config.seed)
         self.noise: GridNoise | None = None
         if config.grid_noise:
             self.noise = GridNoise.load(functional, config.grid_noise, str(config.fine_densities))
@@ -175,8 +179,7 @@ class GaussNewtonSteps:
         config, seed = self.config, (self.config.seed, number)
         penalties: list[tuple[float, Penalty]] = []
         if config.smoothness > 0.0:
-            rough = Roughness(self.averaged, self.fitted.densities, seed)
-            penalties.append((config.smoothness, rough))
+            penalties.append((config.smoothness, Roughness(self.averaged, self.inputs, seed)))
         if config.kinetic_potential > 0.0:
             penalties.append((config.kinetic_potential, KineticPotential(self.averaged, seed=seed)))
         if self.noise is not None:

@@ -30,8 +30,10 @@ from ase_neuralxc.training.stored_energies import batches_for
 
 #: Distance of the differences, of inputs that lie between -1 and 1.
 STEP = 0.05
-#: Places at which each network is looked at, and species that they are taken from.
+#: Places at which each network is looked at, and species that half of them are taken from.
 _PLACES, _SPECIES = 1024, 48
+#: Inputs of each species that are kept to choose places from.
+_KEPT = 512
 
 
 @dataclass(frozen=True)
@@ -48,18 +50,14 @@ class Roughness:
     """Second differences of all networks of a functional, as functions of all its weights.
 
     Args:
-        functional: whose `AnchoredNetwork`s are looked at, at the inputs that it now gives them.
-        densities: of some species, from which these inputs come.
+        functional: whose `AnchoredNetwork`s are looked at.
+        seen: what reaches each of them in molecules (`network_inputs`).
         seed: of places and directions.
     """
 
-    def __init__(
-        self, functional: Any, densities: Sequence[StoredDensity], seed: tuple[int, ...]
-    ) -> None:
+    def __init__(self, functional: Any, seen: Sequence[Tensor], seed: tuple[int, ...]) -> None:
         generator = np.random.default_rng((*seed, 2))
-        chosen = generator.permutation(len(densities))[:_SPECIES]
-        networks = [m for m in functional.modules() if isinstance(m, AnchoredNetwork)]
-        seen = _inputs(functional, networks, [densities[i] for i in chosen], generator)
+        networks = _networks(functional)
         offsets, start = {}, 0
         for parameter in functional.parameters():
             if parameter.requires_grad:
@@ -120,19 +118,28 @@ def _difference(
     return (values[0] - 2.0 * values[1] + values[2]) / STEP**2
 
 
-def _inputs(
-    functional: Any,
-    networks: Sequence[nn.Module],
-    densities: Sequence[StoredDensity],
-    generator: np.random.Generator,
+def network_inputs(
+    functional: Any, densities: Sequence[StoredDensity], seed: int = 0
 ) -> list[Tensor]:
-    """What reaches each network on the points of some densities, [n, inputs] each."""
+    """What reaches each network of a functional in some species, with the weights that it has.
+
+    Those of a semi-local functional do not depend on its weights.
+
+    Args:
+        functional: with `AnchoredNetwork`s.
+        densities: of the species, of which some are chosen.
+        seed: of species and points.
+
+    Returns:
+        [n, inputs] in float64 for each network.
+    """
+    generator = np.random.default_rng((seed, 1))
+    networks = _networks(functional)
     seen: list[list[Tensor]] = [[] for _ in networks]
-    part = max(2 * _PLACES // max(len(densities), 1), 1)
 
     def keep(index: int) -> Any:
         def hook(module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-            rows = generator.permutation(len(arguments[0]))[:part]
+            rows = generator.permutation(len(arguments[0]))[:_KEPT]
             seen[index].append(arguments[0].detach()[rows].double().cpu())
 
         return hook
@@ -140,10 +147,14 @@ def _inputs(
     handles = [n.register_forward_pre_hook(keep(i)) for i, n in enumerate(networks)]
     try:
         with torch.no_grad():
-            for density in densities:
-                for batch in batches_for(functional, [density]):
+            for chosen in generator.permutation(len(densities))[:_SPECIES]:
+                for batch in batches_for(functional, [densities[chosen]]):
                     batch.energies(functional, 1)
     finally:
         for handle in handles:
             handle.remove()
     return [torch.cat(parts) for parts in seen]
+
+
+def _networks(functional: Any) -> list[AnchoredNetwork]:
+    return [m for m in functional.modules() if isinstance(m, AnchoredNetwork)]

@@ -18,7 +18,7 @@ from ase_neuralxc.records import units
 from ase_neuralxc.training.grid_noise import GridNoise
 from ase_neuralxc.training.kinetic_potential import KineticPotential
 from ase_neuralxc.training.model_densities import spread_gas
-from ase_neuralxc.training.smoothness import STEP, Roughness
+from ase_neuralxc.training.smoothness import STEP, Roughness, network_inputs
 from ase_neuralxc.training.stored import density_path, open_density
 from ase_neuralxc.training.stored_energies import xc_energies
 from ase_neuralxc.training.trainer import Trainer
@@ -29,7 +29,7 @@ def test_roughness_is_the_second_difference_of_every_network(data, kind):  # noq
     settings = {**kind["settings"], "head_scale": 0.5, "dtype": "float64"}
     functional = build(kind["architecture"], settings)
     paths = sorted((data / "densities" / "results").iterdir())[:2]
-    rough = Roughness(functional, [open_density(path) for path in paths], (0,))
+    rough = Roughness(functional, network_inputs(functional, list(map(open_density, paths))), (0,))
     networks = [m for m in functional.modules() if isinstance(m, AnchoredNetwork)]
     assert len(rough.probes) == len(networks) == 2
     expected = []
@@ -47,7 +47,8 @@ def test_roughness_is_the_second_difference_of_every_network(data, kind):  # noq
 def test_half_of_the_places_fill_the_box_of_the_others(data):  # noqa: F811
     functional = build(NEURAL["architecture"], NEURAL["settings"])
     paths = sorted((data / "densities" / "results").iterdir())[:2]
-    for probe in Roughness(functional, [open_density(path) for path in paths], (0,)).probes:
+    seen = network_inputs(functional, list(map(open_density, paths)))
+    for probe in Roughness(functional, seen, (0,)).probes:
         occurring, even = probe.places.chunk(2)
         low, high = even.amin(0), even.amax(0)
         spread = high - low > 0  # closed shells have one polarisation
@@ -63,7 +64,8 @@ def test_the_penalty_makes_the_networks_smoother(data, tmp_path):  # noqa: F811
     def roughness(weight):
         trainer = Trainer(config(data, tmp_path / str(weight), **NEURAL, smoothness=weight))
         trainer.run()
-        values = Roughness(trainer.functional, trainer.table.densities, (1,)).residuals()
+        seen = network_inputs(trainer.functional, trainer.table.densities)
+        values = Roughness(trainer.functional, seen, (1,)).residuals()
         return float(values @ values), trainer.history[-1].training_mae
 
     (free, _), (held, error) = roughness(0.0), roughness(1.0)
