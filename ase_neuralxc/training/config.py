@@ -36,6 +36,8 @@ class TrainingConfig:
         fold: the fold that is held out, or None to train on everything and hold out nothing.
         optimizer: "gauss-newton" (`training.gauss_newton`) or "adamw".
         epochs: of the training; one of Gauss-Newton is one step.
+        average: of Gauss-Newton: the weights that are kept are the mean of those after so many
+            last epochs.
         damping: of the first step of Gauss-Newton, which then follows its success.
         prior: of Gauss-Newton: half of it times the squared distance to the first weights is added
             to the loss.
@@ -80,6 +82,7 @@ class TrainingConfig:
     fold: int | None = 0
     optimizer: str = "gauss-newton"
     epochs: int = 60
+    average: int = 1
     damping: float = 0.3
     prior: float = 0.0
     smoothness: float = 0.0
@@ -102,7 +105,7 @@ class TrainingConfig:
     threads: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("folds", "epochs", "batch", "patience", "threads"):
+        for name in ("folds", "epochs", "average", "batch", "patience", "threads"):
             _require(name, getattr(self, name) >= 1, "at least 1", getattr(self, name))
         for name in ("damping", "learning_rate", "clip", "loss_floor", "huber"):
             _require(name, getattr(self, name) > 0, "a positive number", getattr(self, name))

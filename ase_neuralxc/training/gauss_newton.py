@@ -12,10 +12,14 @@ with S and y the Jacobian and the errors, scaled and weighted. Huber's loss ente
 weights of its tangent parabola (Huber, Ann. Math. Stat. 35, 73 (1964)), penalties (`smoothness`,
 `kinetic_potential`, `grid_noise`) as further rows. One such epoch lowers the error more than ten
 epochs of stochastic steps do, for the same work.
+
+Penalties look at other places in every epoch, and each step suits its own: the weights that are
+kept are the mean of those after the last `average` epochs.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -108,7 +112,7 @@ class GaussNewtonSteps:
         loss: of reaction energies.
 
     Attributes:
-        averaged: the functional itself: steps without noise need no average.
+        averaged: mean of the weights after the last epochs; the functional itself if that is one.
     """
 
     def __init__(
@@ -119,7 +123,8 @@ class GaussNewtonSteps:
         training: Sequence[int],
         loss: ReactionLoss,
     ) -> None:
-        self.averaged = functional
+        self.functional = functional
+        self.averaged = functional if config.average == 1 else copy.deepcopy(functional)
         self.table, self.training, self.loss = table, list(training), loss
         self.fitted = table.subset(self.training)
         self.prior, self.damping = config.prior, config.damping
@@ -146,13 +151,13 @@ class GaussNewtonSteps:
             InvalidInputError: the energies at the present weights are not finite.
         """
         self.penalties = self._look(number)
-        weights = _flat(self.averaged)
+        weights = _flat(self.functional)
         model, before = self._linearise(weights)
         if not np.isfinite(before):
             raise InvalidInputError(f"start: expected finite reaction energies, got loss {before}")
         for _ in range(_TRIALS):
             step = model.step(self.damping)
-            _assign(self.averaged, weights + step)
+            _assign(self.functional, weights + step)
             energies = self._energies()
             after = self._total_loss(energies[self.training], weights + step)
             gain = (before - after) / max(model.decrease(step), np.finfo(float).tiny)
@@ -161,17 +166,23 @@ class GaussNewtonSteps:
             elif not gain > _POOR:
                 self.damping *= _BRAKE
             if after < before:
-                return EpochResult(after, self.damping, energies)
-        _assign(self.averaged, weights)
-        return EpochResult(before, self.damping, self._energies(), finished=True)
+                return EpochResult(after, self.damping, self._average(number, energies))
+        _assign(self.functional, weights)
+        energies = self._average(number, self._energies())
+        return EpochResult(before, self.damping, energies, finished=True)
 
     def state_dict(self) -> dict[str, Any]:
-        """Weights and damping (see `Steps`)."""
-        return {"functional": self.averaged.state_dict(), "damping": self.damping}
+        """Both sets of weights and the damping (see `Steps`)."""
+        return {
+            "functional": self.functional.state_dict(),
+            "averaged": self.averaged.state_dict(),
+            "damping": self.damping,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go back to a state (see `Steps`)."""
-        self.averaged.load_state_dict(state["functional"])
+        self.functional.load_state_dict(state["functional"])
+        self.averaged.load_state_dict(state["averaged"])
         self.damping = state["damping"]
 
     def _look(self, number: int) -> list[tuple[float, Penalty]]:
@@ -179,16 +190,26 @@ class GaussNewtonSteps:
         config, seed = self.config, (self.config.seed, number)
         penalties: list[tuple[float, Penalty]] = []
         if config.smoothness > 0.0:
-            penalties.append((config.smoothness, Roughness(self.averaged, self.inputs, seed)))
+            penalties.append((config.smoothness, Roughness(self.functional, self.inputs, seed)))
         if config.kinetic_potential > 0.0:
-            penalties.append((config.kinetic_potential, KineticPotential(self.averaged, seed=seed)))
+            kinetic = KineticPotential(self.functional, seed=seed)
+            penalties.append((config.kinetic_potential, kinetic))
         if self.noise is not None:
             penalties.append((1.0, self.noise))
         return penalties
 
+    def _average(self, number: int, energies: NDArray) -> NDArray:
+        """Take the weights after an epoch into the mean; energies of the table with the mean."""
+        if self.averaged is self.functional:
+            return energies
+        count = max(number - (self.config.epochs - self.config.average) + 1, 1)
+        mean = _flat(self.averaged)
+        _assign(self.averaged, mean + (_flat(self.functional) - mean) / count)
+        return energies if count == 1 else self._energies(self.averaged)
+
     def _linearise(self, weights: NDArray) -> tuple[Linearisation, float]:
-        species, derivatives = energy_jacobian(self.averaged, self.fitted.densities)
-        fixed = self.fitted.fixed_energies(float(self.averaged.exchange_fraction))
+        species, derivatives = energy_jacobian(self.functional, self.fitted.densities)
+        fixed = self.fitted.fixed_energies(float(self.functional.exchange_fraction))
         errors = (self.fitted.combine(fixed + species) - self.fitted.references).numpy()
         scales, importance = self.loss.scales_and_weights(self.fitted.sets)
         scaled = errors / scales.numpy()
@@ -204,9 +225,10 @@ class GaussNewtonSteps:
         before = self._total_loss(self.fitted.combine(fixed + species).numpy(), weights)
         return Linearisation(residual, rows, pull, self.prior), before
 
-    def _energies(self) -> NDArray:
+    def _energies(self, functional: Any = None) -> NDArray:
+        chosen = self.functional if functional is None else functional
         with torch.no_grad():
-            return self.table.reaction_energies(self.averaged).numpy()
+            return self.table.reaction_energies(chosen).numpy()
 
     def _total_loss(self, energies: NDArray, weights: NDArray) -> float:
         """Loss and penalties, from the energies of the training reactions."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -85,6 +87,35 @@ def test_a_killed_run_goes_on_to_the_same_bits(data, tmp_path):  # noqa: F811
         whole.functional.state_dict().values(), again.functional.state_dict().values(), strict=True
     ):
         assert torch.equal(a, b)
+
+
+def test_what_is_kept_is_the_mean_of_the_last_weights(data, tmp_path):  # noqa: F811
+    settings = config(data, tmp_path / "whole", **NEURAL, smoothness=0.1, epochs=5, average=3)
+    whole = Trainer(settings)
+    seen = []
+
+    def watch(record):
+        seen.append(torch.cat([p.detach().reshape(-1) for p in whole.functional.parameters()]))
+
+    kept = torch.cat([p.detach().reshape(-1) for p in whole.run(watch).parameters()])
+    assert len(seen) == 5
+    assert (seen[-1] - seen[-2]).abs().max() > 1e-4
+    torch.testing.assert_close(kept, torch.stack(seen[-3:]).mean(0), atol=1e-6, rtol=0)
+    errors = whole.energies(whole.steps.averaged, whole.training) - whole.table.references.numpy()
+    assert whole.history[-1].training_mae == pytest.approx(np.abs(errors).mean(), rel=1e-9)
+
+    class Killed(Exception):
+        pass
+
+    def kill(record):
+        if record.epoch == 4:
+            raise Killed
+
+    part = replace(settings, out=str(tmp_path / "part"))
+    with pytest.raises(Killed):
+        Trainer(part).run(kill)
+    again = torch.cat([p.detach().reshape(-1) for p in Trainer(part).run().parameters()])
+    assert torch.equal(again, kept)
 
 
 def test_the_prior_keeps_the_weights_near_their_start(data, tmp_path):  # noqa: F811
