@@ -47,12 +47,18 @@ EXCHANGES = (
 )  # fmt: skip
 #: Molecule, atom whose side stays, atom whose side moves.
 BONDS = (
-    ("HF", 0, 1), ("H2O", 0, 1), ("NH3", 0, 1), ("CH4", 0, 1), ("HCl", 0, 1), ("SH2", 0, 1),
-    ("N2", 0, 1), ("CO", 0, 1), ("F2", 0, 1), ("Cl2", 0, 1), ("CH3Cl", 0, 1), ("H2O2", 0, 1),
-    ("HCN", 0, 1), ("C2H2", 0, 1), ("H2CO", 1, 0), ("P2", 0, 1),
-    ("CH3OH", 0, 1), ("C2H4", 0, 1), ("ClF", 0, 1), ("SiH4", 0, 1), ("PH3", 0, 1), ("CO2", 0, 1),
+    ("H2", 0, 1), ("HF", 0, 1), ("H2O", 0, 1), ("NH3", 0, 1), ("CH4", 0, 1), ("HCl", 0, 1),
+    ("SH2", 0, 1), ("PH3", 0, 1), ("SiH4", 0, 1), ("N2", 0, 1), ("CO", 0, 1), ("F2", 0, 1),
+    ("Cl2", 0, 1), ("P2", 0, 1), ("CS", 0, 1), ("SiO", 0, 1), ("ClF", 0, 1), ("CO2", 0, 1),
+    ("N2O", 0, 1), ("N2O", 1, 2), ("SO2", 0, 1), ("OCS", 1, 0), ("OCS", 1, 2), ("HCN", 0, 1),
+    ("HCN", 0, 2), ("C2H2", 0, 1), ("C2H2", 1, 2), ("C2H4", 0, 1), ("C2H4", 0, 2), ("C2H6", 0, 1),
+    ("H2CO", 1, 0), ("H2CO", 1, 2), ("CH3OH", 0, 1), ("CH3OH", 1, 3), ("CH3Cl", 0, 1),
+    ("H2O2", 0, 1), ("H2O2", 0, 2), ("N2H4", 0, 1), ("N2H4", 0, 2), ("H3CNH2", 0, 1),
+    ("CH3SH", 0, 1), ("Si2H6", 0, 1), ("CH3SiH3", 0, 1), ("HOCl", 0, 2), ("HOCl", 0, 1),
+    ("BF3", 0, 1), ("H2CF2", 0, 1), ("CH2_s1A1d", 0, 1), ("SiH2_s1A1d", 0, 1),
 )  # fmt: skip
-BOND_STRETCHES = (1.2, 1.45)
+#: The last one only of bonds to hydrogen: others have no single determinant there.
+BOND_STRETCHES = (0.9, 1.1, 1.2, 1.45)
 #: Distances of attacking atoms, in units of the sum of covalent radii.
 ADDITION, EXCHANGE, LEAVING = 1.5, 1.3, 1.2
 #: Angle between bond and attack, in degrees (Buergi and Dunitz).
@@ -184,7 +190,8 @@ def collect() -> Collection:
         found.add(name, exchange(radical, target, atom, leaving), 2)
         found.react(name, radical, target)
     for target, fixed, moved in BONDS:
-        for stretch in BOND_STRETCHES:
+        light = molecule(target).numbers[[fixed, moved]].min() == 1
+        for stretch in BOND_STRETCHES if light else BOND_STRETCHES[:-1]:
             name = f"{target} {fixed} {moved} {stretch}"
             found.add(name, stretched(target, fixed, moved, stretch), 1)
             found.react(name, target)
