@@ -31,7 +31,7 @@ from ase_neuralxc.training.stored_energies import batches_for
 #: Distance of the differences, of inputs that lie between -1 and 1.
 STEP = 0.05
 #: Places at which each network is looked at, and species that half of them are taken from.
-_PLACES, _SPECIES = 1024, 48
+_PLACES, _SPECIES = 4096, 48
 #: Inputs of each species that are kept to choose places from.
 _KEPT = 512
 

@@ -108,7 +108,7 @@ def test_reactive_structures_are_what_their_names_say(tmp_path, monkeypatch):
     for species in found.species.values():
         assert (species.n_electrons - species.multiplicity) % 2 == 1
         assert np.all(Atoms(species.symbols, species.positions).get_all_distances()
-                      + 9 * np.eye(len(species.symbols)) > 0.7)  # fmt: skip
+                      + 9 * np.eye(len(species.symbols)) > 0.65)  # fmt: skip
     for name in found.species:
         if "...H..." in name:
             pair = name.split()[0].split("...H...")
@@ -118,3 +118,21 @@ def test_reactive_structures_are_what_their_names_say(tmp_path, monkeypatch):
     assert distances == pytest.approx([1.1 * 0.969, 1.4 * 1.345], rel=0.01)
     bent = Atoms(shared.symbols, shared.positions).get_angle(0, 1, 3)
     assert bent == pytest.approx(180.0, abs=1e-3)
+    long = found.species["HCN 0 2 1.45"]
+    assert Atoms(long.symbols, long.positions).get_distance(0, 2) == pytest.approx(1.55, abs=0.01)
+
+
+def test_the_labels_that_ship_are_of_these_structures_and_not_shared(tmp_path, monkeypatch):
+    assert run("reactive_structures", monkeypatch, "--out", tmp_path / "r.jsonl") == 0
+    made = read_reactions(tmp_path / "r.jsonl")
+    folder = SCRIPTS.parent / "examples" / "reactive"
+    train, held = (read_reactions(folder / f"{part}.jsonl") for part in ("train", "test"))
+    assert len(train.reactions) > 100
+    assert len(held.reactions) > 30
+    for part in (train, held):
+        assert CompositeTask.identity in part.meta["theory_level"]
+        assert all(made.species[name] == species for name, species in part.species.items())
+        reactions = {r.name: r.species for r in made.reactions}
+        assert all(reactions[r.name] == r.species for r in part.reactions)
+    structures = [{r.species[0] for r in part.reactions} for part in (train, held)]
+    assert not structures[0] & structures[1]
