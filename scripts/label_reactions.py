@@ -18,7 +18,7 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from ase_neuralxc.campaign import Campaign
-from ase_neuralxc.errors import NeuralXCError
+from ase_neuralxc.errors import InvalidInputError, NeuralXCError
 from ase_neuralxc.records.files import atomic_write
 from ase_neuralxc.records.units import KCALMOL_HARTREE
 from ase_neuralxc.training.composite import CompositeTask
@@ -46,8 +46,15 @@ def main() -> int:
         name: count_basis_functions(species, "cc-pvtz", counts)
         for name, species in data.species.items()
     }
-    limit = arguments.max_basis_functions or max(sizes.values())
-    tasks = [data.species[name] for name in sorted(sizes, key=sizes.get) if sizes[name] <= limit]
+    limit = arguments.max_basis_functions
+    kept = [name for name in sizes if limit is None or sizes[name] <= limit]
+    if not kept:
+        raise InvalidInputError(
+            f"data: expected species of at most {limit} basis functions in cc-pVTZ in "
+            f"{str(arguments.data)!r}, got {len(sizes)} species, the smallest of "
+            f"{min(sizes.values(), default=0)}"
+        )
+    tasks = [data.species[name] for name in sorted(kept, key=lambda name: sizes[name])]
     campaign = Campaign(arguments.directory, CompositeTask.identity)
     summary = campaign.run(
         tasks,

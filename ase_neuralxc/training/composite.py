@@ -114,17 +114,21 @@ class CompositeTask:
         if guess is not None:
             dm = scf.addons.project_dm_nr2nr(guess.mol, guess.make_rdm1(), mol)
         mf.kernel(dm0=dm)
-        for _ in range(_STABILITY_STEPS if mol.spin and not augmented else 0):
-            orbitals, _, stable, _ = mf.stability(return_status=True)
-            if stable:
-                break
-            mf.kernel(dm0=mf.make_rdm1(orbitals, mf.mo_occ))
-        else:
-            if mol.spin and not augmented:
-                raise NeuralXCError(f"Hartree-Fock of {species.name!r} stayed unstable")
+        if mol.spin and not augmented:
+            _stabilise(mf, species)
         if not mf.converged:
             raise NeuralXCError(f"Hartree-Fock of {species.name!r} did not converge")
         return mf
+
+
+def _stabilise(mf: Any, species: Species) -> None:
+    """Follow an unstable solution downhill until it is stable."""
+    for _ in range(_STABILITY_STEPS + 1):
+        orbitals, _, stable, _ = mf.stability(return_status=True)
+        if stable:
+            return
+        mf.kernel(dm0=mf.make_rdm1(orbitals, mf.mo_occ))
+    raise NeuralXCError(f"Hartree-Fock of {species.name!r} stayed unstable")
 
 
 def _electrons_correlated(mf: Any) -> int:

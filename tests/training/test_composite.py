@@ -96,6 +96,17 @@ def test_reactions_are_labelled_once(tmp_path, monkeypatch, capsys):
     assert read_reactions(out).reactions == ()
 
 
+@pytest.mark.parametrize("limit", [(), ("--max-basis-functions", "5")], ids=["empty", "limit"])
+def test_nothing_to_label_is_said(tmp_path, monkeypatch, limit):
+    data = tmp_path / "data.jsonl"
+    write_data(data)
+    if not limit:
+        data.write_text(json.dumps({"type": "meta", "set": "empty"}))
+    arguments = ("--directory", tmp_path / "energies", "--out", tmp_path / "labels.jsonl", *limit)
+    with pytest.raises(InvalidInputError, match=r"data: expected species .*, got [02] species"):
+        run("label_reactions", monkeypatch, data, *arguments)
+
+
 def test_reactive_structures_are_what_their_names_say(tmp_path, monkeypatch):
     made = script("reactive_structures")
     assert run("reactive_structures", monkeypatch, "--out", tmp_path / "r.jsonl") == 0
