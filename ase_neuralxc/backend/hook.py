@@ -65,6 +65,8 @@ class TorchNumInt(numint.NumInt):
     def __init__(self, functional: SemilocalFunctional, device: str = "cpu") -> None:
         super().__init__()
         self.functional = functional.to(device)
+        #: What gives energies and potentials: the functional, perhaps in another precision.
+        self.precise = self.functional
         self.device = device
         self.libxc = _FunctionalLibrary(functional.exchange_fraction)
         self.xctype = _xc_type(functional.features)
@@ -138,7 +140,7 @@ class TorchNumInt(numint.NumInt):
             points = kept[start : start + BLOCK[deriv]]
             block = values[..., points]
             energy, first, second = evaluate_invariants(
-                self.functional,
+                self.precise if deriv < 2 else self.functional,
                 chain_rule.invariants(block, bool(spin)),
                 bool(spin),
                 deriv,

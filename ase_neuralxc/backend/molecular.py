@@ -23,6 +23,7 @@ from ase_neuralxc.backend.libxc import LibxcFunctional
 from ase_neuralxc.backend.nonlocal_hook import NonlocalNumInt
 from ase_neuralxc.backend.orbital_gradient import remember_gradient
 from ase_neuralxc.backend.population import atomic_populations
+from ase_neuralxc.backend.precision import GrowingPrecision
 from ase_neuralxc.backend.protocol import EnergyTerm
 from ase_neuralxc.backend.settings import KSSettings
 from ase_neuralxc.backend.solution import KSSolution
@@ -207,7 +208,7 @@ class MolecularBackend:
         return remember_gradient(mf)
 
 
-class MolecularNumInt(CompactIntegration, TorchNumInt):
+class MolecularNumInt(GrowingPrecision, CompactIntegration, TorchNumInt):
     """A torch functional, with dense matrix products over the orbitals of a block of points."""
 
 

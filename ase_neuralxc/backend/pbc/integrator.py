@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pyscf.pbc.dft.numint import KNumInt
 
 from ase_neuralxc.backend.hook import TorchNumInt
+from ase_neuralxc.backend.precision import GrowingPrecision
 from ase_neuralxc.functional.protocol import SemilocalFunctional
 
 #: Part of the memory budget that the orbitals may take.
@@ -84,7 +85,7 @@ class CachingKNumInt(KNumInt):
         return self
 
 
-class TorchKNumInt(CachingKNumInt, TorchNumInt):
+class TorchKNumInt(GrowingPrecision, CachingKNumInt, TorchNumInt):
     """The k-point integrator's loops with the molecular hook's evaluation of the functional.
 
     The order of the bases matters: what both integrators have (grids, density, matrices) is the
