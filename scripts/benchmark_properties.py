@@ -26,6 +26,7 @@ import numpy as np
 from ase_neuralxc.backend.libxc import find_functional
 from ase_neuralxc.campaign import Campaign
 from ase_neuralxc.errors import InvalidInputError, NeuralXCError
+from ase_neuralxc.process import guarded
 from ase_neuralxc.records.files import atomic_write
 from ase_neuralxc.training.planning import count_basis_functions
 from ase_neuralxc.training.reactions import Species, read_reactions
@@ -146,8 +147,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except NeuralXCError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    raise SystemExit(guarded("benchmark_properties", main))

@@ -23,8 +23,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from ase_neuralxc.backend.libxc import PREFIX, find_functional
 from ase_neuralxc.campaign import Campaign
-from ase_neuralxc.errors import InvalidInputError, NeuralXCError, unknown_name
+from ase_neuralxc.errors import InvalidInputError, unknown_name
 from ase_neuralxc.functional.protocol import SemilocalFunctional
+from ase_neuralxc.process import guarded
 from ase_neuralxc.recommended import recommended_dispersion
 from ase_neuralxc.terms.dispersion import Dispersion
 from ase_neuralxc.training.planning import count_basis_functions, plan
@@ -179,8 +180,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except NeuralXCError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    raise SystemExit(guarded("benchmark_xc", main))

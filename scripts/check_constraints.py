@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 
 from ase_neuralxc.backend.libxc import find_functional
-from ase_neuralxc.errors import NeuralXCError
+from ase_neuralxc.process import guarded
 from ase_neuralxc.training.exactness import report, residuals
 
 
@@ -28,20 +27,14 @@ def main() -> int:
     )
     parser.add_argument("--json", action="store_true", help="write JSON instead of a table")
     arguments = parser.parse_args()
-    try:
-        functionals = [
-            find_functional(name) for name in [*arguments.functional, *arguments.against]
-        ]
-        if arguments.json:
-            found = {f.name: {r.name: r.value for r in residuals(f)} for f in functionals}
-            print(json.dumps(found, indent=1))
-        else:
-            print(report(functionals))
-    except NeuralXCError as error:
-        print(f"check_constraints: error: {error}", file=sys.stderr)
-        return 2
+    functionals = [find_functional(name) for name in [*arguments.functional, *arguments.against]]
+    if arguments.json:
+        found = {f.name: {r.name: r.value for r in residuals(f)} for f in functionals}
+        print(json.dumps(found, indent=1))
+    else:
+        print(report(functionals))
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(guarded("check_constraints", main))

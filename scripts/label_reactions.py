@@ -11,14 +11,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 from pathlib import Path
 
 # Before NumPy is loaded: parallel work is done by processes.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from ase_neuralxc.campaign import Campaign
-from ase_neuralxc.errors import InvalidInputError, NeuralXCError
+from ase_neuralxc.errors import InvalidInputError
+from ase_neuralxc.process import guarded
 from ase_neuralxc.records.files import atomic_write
 from ase_neuralxc.records.units import KCALMOL_HARTREE
 from ase_neuralxc.training.composite import CompositeTask
@@ -114,8 +114,4 @@ def species_row(species: Species) -> dict:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except NeuralXCError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    raise SystemExit(guarded("label_reactions", main))

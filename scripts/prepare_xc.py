@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from pathlib import Path
 
 # Before NumPy is loaded: parallel work is done by processes.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from ase_neuralxc.campaign import Campaign
-from ase_neuralxc.errors import NeuralXCError
+from ase_neuralxc.process import guarded
 from ase_neuralxc.training.planning import Plan, count_basis_functions, plan
 from ase_neuralxc.training.precompute import DensityTask
 from ase_neuralxc.training.prepare_settings import PrepareSettings
@@ -87,8 +86,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except NeuralXCError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    raise SystemExit(guarded("prepare_xc", main))

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from itertools import combinations_with_replacement
 from pathlib import Path
 
@@ -18,6 +17,9 @@ import numpy as np
 from ase import Atoms
 from ase.build import molecule
 from ase.data import covalent_radii
+
+from ase_neuralxc.process import guarded
+from ase_neuralxc.records.files import atomic_write
 
 #: Radical, and the hydride that it forms, by name in ASE's G2 collection.
 RADICALS = {
@@ -205,10 +207,10 @@ def main() -> int:
     found = collect()
     meta = {"type": "meta", "set": "reactive", "description": "small reactive structures"}
     rows = [meta, *found.species.values(), *found.reactions]
-    arguments.out.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    atomic_write(arguments.out, "".join(json.dumps(row) + "\n" for row in rows).encode())
     print(f"{len(found.species)} species, {len(found.reactions)} reactions: {arguments.out}")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(guarded("reactive_structures", main))

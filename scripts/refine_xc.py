@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 
 # Before NumPy is loaded: parallel work is done by processes.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from ase_neuralxc.errors import NeuralXCError
+from ase_neuralxc.process import guarded
 from ase_neuralxc.training.refinement import RoundRecord, load_refinement, refine
 from ase_neuralxc.training.trainer import EpochRecord
 
@@ -51,8 +50,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except NeuralXCError as error:
-        print(f"refine_xc: error: {error}", file=sys.stderr)
-        sys.exit(2)
+    raise SystemExit(guarded("refine_xc", main))

@@ -8,9 +8,8 @@ python scripts/train_xc.py examples/train_xc.yaml epochs=10 settings.width=32
 from __future__ import annotations
 
 import argparse
-import sys
 
-from ase_neuralxc.errors import NeuralXCError
+from ase_neuralxc.process import guarded
 from ase_neuralxc.training.config import load_config
 from ase_neuralxc.training.run_report import error_table, write_report
 from ase_neuralxc.training.trainer import EpochRecord, Trainer
@@ -31,24 +30,20 @@ def main() -> int:
     parser.add_argument("config", help="YAML file, see examples/train_xc.yaml")
     parser.add_argument("overrides", nargs="*", help="key=value, settings.key=value")
     arguments = parser.parse_args()
-    try:
-        config = load_config(arguments.config, arguments.overrides)
-        for override in arguments.overrides:
-            print(f"override: {override}")
-        trainer = Trainer(config)
-        print(
-            f"{len(trainer.training)} reactions to train on, {len(trainer.validation)} held out, "
-            f"{trainer.table.missing} without densities"
-        )
-        functional = trainer.run(show)
-        path = write_report(trainer, functional)
-        print(error_table(trainer, functional))
-        print(f"{path}, with errors.txt, learning.png and parity.png beside it")
-    except NeuralXCError as error:
-        print(f"train_xc: error: {error}", file=sys.stderr)
-        return 2
+    config = load_config(arguments.config, arguments.overrides)
+    for override in arguments.overrides:
+        print(f"override: {override}")
+    trainer = Trainer(config)
+    print(
+        f"{len(trainer.training)} reactions to train on, {len(trainer.validation)} held out, "
+        f"{trainer.table.missing} without densities"
+    )
+    functional = trainer.run(show)
+    path = write_report(trainer, functional)
+    print(error_table(trainer, functional))
+    print(f"{path}, with errors.txt, learning.png and parity.png beside it")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(guarded("train_xc", main))

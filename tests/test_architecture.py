@@ -15,7 +15,7 @@ PACKAGE = "ase_neuralxc"
 # A part may import itself and parts of a lower layer, never a neighbour of the same layer.
 LAYERS = [
     {"errors"},
-    {"records", "settings"},
+    {"records", "settings", "process"},
     {"features", "workflows", "campaign"},
     {"functional"},
     {"backend"},
@@ -32,6 +32,7 @@ LAYER = {part: i for i, parts in enumerate(LAYERS) for part in parts}
 ONLY_PARTS = {
     "records": {"errors"},
     "settings": {"errors"},
+    "process": {"errors"},
     "workflows": {"records", "errors"},
     "campaign": {"records", "errors"},
 }
@@ -41,7 +42,12 @@ FORBIDDEN_LIBRARIES = {
     "workflows": {"torch", "pyscf", "gpu4pyscf"},
     "campaign": {"torch", "pyscf", "gpu4pyscf"},
 }
-ONLY_LIBRARIES = {"records": {"numpy", "ase"}, "settings": {"yaml"}, "errors": set()}
+ONLY_LIBRARIES = {
+    "records": {"numpy", "ase"},
+    "settings": {"yaml"},
+    "errors": set(),
+    "process": set(),
+}
 FORBIDDEN_EVERYWHERE = {"mlip"}
 
 
@@ -169,7 +175,7 @@ def package():
 
 
 def test_the_potential_meets_the_dft_core_in_one_place():
-    shared = {"errors", "records", "settings", "workflows", "campaign", "__version__"}
+    shared = {"errors", "process", "records", "settings", "workflows", "campaign", "__version__"}
     broken = []
     for module, found in modules_of("mlip").items():
         part = part_of(module)

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Sequence
 
 from ase_neuralxc.cli.options import build_parser
-from ase_neuralxc.errors import NeuralXCError, unknown_name
-
-USER_ERROR = 2
-INTERRUPTED = 130
+from ase_neuralxc.errors import unknown_name
+from ase_neuralxc.process import guarded
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -24,21 +20,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     parser, options = build_parser()
     arguments, unknown = parser.parse_known_args(argv)
-    try:
+
+    def work() -> int:
         if unknown:
-            valid = options[arguments.command]
-            raise unknown_name("option", unknown[0].split("=")[0], valid)
+            raise unknown_name("option", unknown[0].split("=")[0], options[arguments.command])
         # Only now: --help and a mistyped option must not wait for ASE and SciPy.
         from ase_neuralxc.cli import commands
 
         return commands.COMMANDS[arguments.command](arguments)
-    except NeuralXCError as error:
-        sys.stderr.write(f"neuralxc: error: {' '.join(str(error).split())}\n")
-        return USER_ERROR
-    except KeyboardInterrupt:
-        sys.stderr.write("neuralxc: interrupted\n")
-        return INTERRUPTED
-    except BrokenPipeError:
-        # The reader (head, less) has gone; Python would complain again when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+
+    return guarded("neuralxc", work)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Sequence
 
-from ase_neuralxc.errors import NeuralXCError, unknown_name
+from ase_neuralxc.errors import unknown_name
+from ase_neuralxc.process import guarded
 from mlip.cli.options import build_parser
 
-USER_ERROR = 2
-INTERRUPTED = 130
+#: What to do after an interrupt, by command.
+_CONTINUE = {
+    "train": "; continue with `mlip resume`",
+    "resume": "; continue with `mlip resume`",
+    "loop": "; continue with the same command",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -25,25 +28,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     parser, options = build_parser()
     arguments, unknown = parser.parse_known_args(argv)
-    try:
+
+    def work() -> int:
         if unknown:
             raise unknown_name("option", unknown[0].split("=")[0], options[arguments.command])
         # Only now: --help and a mistyped option must not wait for torch.
         from mlip.cli import commands
 
         return commands.COMMANDS[arguments.command](arguments)
-    except NeuralXCError as error:
-        sys.stderr.write(f"mlip: error: {' '.join(str(error).split())}\n")
-        return USER_ERROR
-    except KeyboardInterrupt:
-        hint = {
-            "train": "; continue with `mlip resume`",
-            "resume": "; continue with `mlip resume`",
-            "loop": "; continue with the same command",
-        }.get(arguments.command, "")
-        sys.stderr.write(f"mlip: interrupted{hint}\n")
-        return INTERRUPTED
-    except BrokenPipeError:
-        # The reader (head, less) has gone; Python would complain again when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+
+    return guarded("mlip", work, _CONTINUE.get(arguments.command, ""))

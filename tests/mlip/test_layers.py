@@ -18,7 +18,7 @@ LAYERS = [
     {"cli"},
 ]
 LAYER = {part: i for i, parts in enumerate(LAYERS) for part in parts}
-FROM_THE_CORE = {"records", "settings", "workflows", "campaign", "errors", "__version__"}
+FROM_THE_CORE = {"records", "settings", "workflows", "campaign", "errors", "process", "__version__"}
 # active learning asks the DFT core
 FROM_THE_CORE_IN_ACTIVE = FROM_THE_CORE | {"calculator", "labeller"}
 FORBIDDEN = {"pyscf", "gpu4pyscf", "gpaw"}
