@@ -58,7 +58,7 @@ class NeuralXC(ElectronicLevels, Calculator):
     eV/Angstrom^3 with ASE's sign.
 
     Args:
-        xc: name of a shipped functional ("nxc-s6", the default, is semi-local; "nxc-h2" has exact
+        xc: name of a shipped functional ("nxc-s6", the default, is semi-local; "nxc-h3" has exact
             exchange) or of a reference ("pbe", "r2scan" and so on), path of a checkpoint
             (`.safetensors`, or a Skala `.fun` file, whose TorchScript is run), an `XCFunctional`,
             or "libxc:NAME" for the host's own implementation of a functional.

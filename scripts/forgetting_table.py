@@ -70,9 +70,11 @@ class Protocol:
         default_factory=lambda: {"r_max": 4.0, "channels": 12, "hidden": 24, "l_max": 2}
     )
     batch: int = 10
-    # the same number of steps for all that start anew, however much data they have
+    # models of one level, however much data they have
     steps: int = 2000
     tuning_steps: int = 1000
+    # of both levels from scratch: as many as direct tuning and the model it starts from
+    joint_steps: int = 3000
     lr: float = 0.01
     tuning_lr: float = 0.002
 
@@ -122,8 +124,10 @@ class Comparison:
     def digest(self, which: str) -> str:
         return self.parts[f"{which}-train"][0].fidelity.digest
 
-    def model(self, strategy: str, parts: Sequence[str], **changes: Any) -> Path:
-        """The run of a strategy, trained unless it is there."""
+    def model(
+        self, strategy: str, parts: Sequence[str], steps: int | None = None, **changes: Any
+    ) -> Path:
+        """The run of a strategy, trained unless it is there; `steps` instead of the usual ones."""
         out = self.folder / strategy.replace(" ", "-").replace("+", "and")
         data = {
             "train": [self.file(part) for part in parts],
@@ -133,7 +137,8 @@ class Comparison:
         }
         tuned = "start" in changes
         frames = sum(len(self.parts[part]) for part in parts)
-        steps = self.protocol.tuning_steps if tuned else self.protocol.steps
+        if steps is None:
+            steps = self.protocol.tuning_steps if tuned else self.protocol.steps
         config = {
             "out": str(out),
             "keep": "last",
@@ -216,14 +221,15 @@ class Comparison:
         start = {"start": str(self.folder / "old-model")}
         film = {"data": {"fidelity": "conditioned"}}
         references = {"data": {"fidelity": "references"}}
+        joint = {"steps": self.protocol.joint_steps}
         models = {
             "old model": old,
             "new alone": self.model("new alone", new),
             "direct tuning": self.model("direct tuning", new, **start),
             "replay": self.model("replay", balanced, **start, **references),
             "replay + FiLM (transfer)": self.model("replay film", balanced, **start, **film),
-            "joint, own references": self.model("joint", balanced, **references),
-            "joint + FiLM": self.model("joint film", balanced, **film),
+            "joint, own references": self.model("joint", balanced, **joint, **references),
+            "joint + FiLM": self.model("joint film", balanced, **joint, **film),
         }
         rows = {
             name: {which: self.errors(self.at(run, which), which) for which in ("old", "new")}
