@@ -58,10 +58,11 @@ class NeuralXC(ElectronicLevels, Calculator):
     eV/Angstrom^3 with ASE's sign.
 
     Args:
-        xc: name of a shipped functional ("nxc-s6", the default, is semi-local; "nxc-h3" has exact
-            exchange) or of a reference ("pbe", "r2scan" and so on), path of a checkpoint
-            (`.safetensors`, or a Skala `.fun` file, whose TorchScript is run), an `XCFunctional`,
-            or "libxc:NAME" for the host's own implementation of a functional.
+        xc: name of a shipped functional ("nxc-s6", the default, and "nxc-s3", cheaper in
+            crystals, are semi-local; "nxc-h3" has exact exchange) or of a reference ("pbe",
+            "r2scan" and so on), path of a checkpoint (`.safetensors`, or a Skala `.fun` file,
+            whose TorchScript is run), an `XCFunctional`, or "libxc:NAME" for the host's own
+            implementation of a functional.
         charge: total charge in e.
         multiplicity: 2S+1; None takes it from the magnetic moments, or else the lowest possible.
         magmoms: [n_atoms] initial moments; None takes `atoms.get_initial_magnetic_moments()`.

@@ -47,6 +47,15 @@ def test_an_scf_ends_with_the_energy_of_float64(build):
     assert {p.dtype for p in found.host._numint.precise.parameters()} == {torch.float64}
 
 
+def test_an_scf_that_starts_converged_ends_with_the_same_energy():
+    functional, system = load_functional("nxc-s6"), as_system(water())
+    first = MolecularBackend().solve(system, functional, SETTINGS)
+    again = MolecularBackend().solve(system, functional, SETTINGS, guess=first.density_matrix)
+    assert again.energy == pytest.approx(first.energy, abs=ENERGY_TOLERANCE)
+    assert len(again.history) == 1
+    assert again.cycles < first.cycles
+
+
 def test_far_from_convergence_networks_stay_as_they_are(monkeypatch):
     functional = load_functional("nxc-s6")
     monkeypatch.setattr(precision, "NEAR", 0.0)
