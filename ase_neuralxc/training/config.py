@@ -13,7 +13,7 @@ from ase_neuralxc.settings import build_settings, read_settings
 
 OPTIMIZERS = ("adamw", "gauss-newton")
 #: Weights of what only Gauss-Newton adds to the loss.
-_PENALTIES = ("prior", "smoothness", "kinetic_potential")
+_PENALTIES = ("prior", "smoothness", "kinetic_potential", "base_distance")
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,9 @@ class TrainingConfig:
         smoothness: of Gauss-Newton: half of it times the mean square of the second differences of
             the networks (`training.smoothness`) is added to the loss.
         kinetic_potential: of Gauss-Newton: half of it times the mean square difference of
-            d e_xc / d tau to that of the base (`training.kinetic_potential`) is added to the loss.
+            d e_xc / d tau to that of the base (`training.base_penalties`) is added to the loss.
+        base_distance: of Gauss-Newton: half of it times the mean square differences of exchange and
+            of correlation to those of the base (`training.base_penalties`) is added to the loss.
         grid_noise: of Gauss-Newton: folders of densities of the species of `fine_densities` on
             coarser grids, with weights: half of the weight times the mean square difference of
             their energies in kcal/mol is added to the loss (`training.grid_noise`).
@@ -87,6 +89,7 @@ class TrainingConfig:
     prior: float = 0.0
     smoothness: float = 0.0
     kinetic_potential: float = 0.0
+    base_distance: float = 0.0
     grid_noise: Mapping[str, float] = field(default_factory=dict)
     fine_densities: str | None = None
     batch: int = 16

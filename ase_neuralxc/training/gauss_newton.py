@@ -10,8 +10,8 @@ smaller. In that of reactions it is
 
 with S and y the Jacobian and the errors, scaled and weighted. Huber's loss enters through the
 weights of its tangent parabola (Huber, Ann. Math. Stat. 35, 73 (1964)), penalties (`smoothness`,
-`kinetic_potential`, `grid_noise`) as further rows. One such epoch lowers the error more than ten
-epochs of stochastic steps do, for the same work.
+`kinetic_potential`, `base_distance`, `grid_noise`) as further rows. One such epoch lowers the error
+more than ten epochs of stochastic steps do, for the same work.
 
 Penalties look at other places in every epoch, and each step suits its own: the weights that are
 kept are the mean of those after the last `average` epochs.
@@ -32,10 +32,10 @@ from scipy.linalg import cho_factor, cho_solve
 from torch import Tensor
 
 from ase_neuralxc.errors import InvalidInputError
+from ase_neuralxc.training.base_penalties import BaseDistance, KineticPotential
 from ase_neuralxc.training.config import TrainingConfig
 from ase_neuralxc.training.dataset import ReactionTable
 from ase_neuralxc.training.grid_noise import GridNoise
-from ase_neuralxc.training.kinetic_potential import KineticPotential
 from ase_neuralxc.training.losses import ReactionLoss
 from ase_neuralxc.training.smoothness import Roughness, network_inputs
 from ase_neuralxc.training.steps import EpochResult
@@ -194,6 +194,8 @@ class GaussNewtonSteps:
         if config.kinetic_potential > 0.0:
             kinetic = KineticPotential(self.functional, seed=seed)
             penalties.append((config.kinetic_potential, kinetic))
+        if config.base_distance > 0.0:
+            penalties.append((config.base_distance, BaseDistance(self.functional, seed=seed)))
         if self.noise is not None:
             penalties.append((1.0, self.noise))
         return penalties

@@ -14,9 +14,10 @@ from ase_neuralxc.errors import InvalidInputError
 from ase_neuralxc.features.grid import DensityInvariants
 from ase_neuralxc.functional.architectures import build
 from ase_neuralxc.functional.network import AnchoredNetwork
+from ase_neuralxc.functional.r2scan import R2SCAN
 from ase_neuralxc.records import units
+from ase_neuralxc.training.base_penalties import BaseDistance, KineticPotential
 from ase_neuralxc.training.grid_noise import GridNoise
-from ase_neuralxc.training.kinetic_potential import KineticPotential
 from ase_neuralxc.training.model_densities import spread_gas
 from ase_neuralxc.training.smoothness import STEP, Roughness, network_inputs
 from ase_neuralxc.training.stored import density_path, open_density
@@ -103,15 +104,15 @@ def test_the_kinetic_potential_is_a_derivative_by_tau():
     settings = {**NEURAL["settings"], "head_scale": 0.5, "dtype": "float64"}
     functional = build(NEURAL["architecture"], settings)
     penalty = KineticPotential(functional, places=60)
-    step = 1e-5 * penalty.density[0] ** (5 / 3)
+    step = 1e-5 * penalty.gas.density[0] ** (5 / 3)
     expected = []
     base = build(NEURAL["architecture"], {**settings, "head_scale": 0.0})
     for contender in (functional, base):
         shifted = []
         for sign in (1, -1):
-            tau = penalty.tau.clone()
+            tau = penalty.gas.tau.clone()
             tau[0] += sign * step
-            invariants = DensityInvariants(penalty.density, penalty.sigma, tau)
+            invariants = DensityInvariants(penalty.gas.density, penalty.gas.sigma, tau)
             with torch.no_grad():
                 shifted.append(contender.local_energy_density(invariants))
         expected.append((shifted[0] - shifted[1]) / (2 * step))
@@ -122,11 +123,31 @@ def test_the_kinetic_potential_is_a_derivative_by_tau():
     np.testing.assert_allclose(slope, numerical, atol=1e-6 * np.abs(numerical).max())
 
 
-def test_the_penalty_holds_the_kinetic_potential_at_that_of_the_base(data, tmp_path):  # noqa: F811
+def test_the_distance_to_the_base_is_that_of_exchange_and_of_correlation():
+    settings = {**NEURAL["settings"], "base": "r2scan", "head_scale": 0.5, "dtype": "float64"}
+    functional = build(NEURAL["architecture"], settings)
+    penalty = BaseDistance(functional, places=60)
+    base = build(NEURAL["architecture"], {**settings, "head_scale": 0.0})
+    with torch.no_grad():
+        ours = torch.stack(functional.exchange_and_correlation(penalty.gas))
+        theirs = torch.stack(base.exchange_and_correlation(penalty.gas))
+        total = R2SCAN().local_energy_density(penalty.gas)
+    np.testing.assert_allclose(theirs.sum(0).numpy(), total.numpy(), rtol=1e-9)
+    uniform = 0.738558766382022 * penalty.gas.density.sum(0) ** (4 / 3)
+    difference = ((ours - theirs) / uniform).T.flatten().numpy() / 60**0.5
+    np.testing.assert_allclose(penalty.residuals(), difference, rtol=1e-6, atol=1e-12)
+    assert np.abs(difference).max() > 1e-3
+    slope, numerical = slopes(functional, penalty.jacobian(), penalty.residuals, 1e-5)
+    np.testing.assert_allclose(slope, numerical, atol=1e-6 * np.abs(numerical).max())
+
+
+@pytest.mark.parametrize("penalty", [KineticPotential, BaseDistance])
+def test_the_penalty_holds_the_functional_at_its_base(data, tmp_path, penalty):  # noqa: F811
     def away(weight):
-        trainer = Trainer(config(data, tmp_path / str(weight), **NEURAL, kinetic_potential=weight))
+        settings = {**NEURAL, penalty.name: weight}
+        trainer = Trainer(config(data, tmp_path / str(weight), **settings))
         trainer.run()
-        values = KineticPotential(trainer.functional, seed=(1,)).residuals()
+        values = penalty(trainer.functional, seed=(1,)).residuals()
         return float(values @ values), trainer.history[-1].training_mae
 
     (free, _), (held, error) = away(0.0), away(100.0)
@@ -134,10 +155,11 @@ def test_the_penalty_holds_the_kinetic_potential_at_that_of_the_base(data, tmp_p
     assert error < 2.0
 
 
-def test_nonlocal_functionals_have_no_kinetic_potential():
+@pytest.mark.parametrize("penalty", [KineticPotential, BaseDistance])
+def test_nonlocal_functionals_have_no_base_to_be_held_at(penalty):
     functional = build(MOMENTS["architecture"], MOMENTS["settings"])
-    with pytest.raises(InvalidInputError, match="kinetic_potential: expected a semi-local"):
-        KineticPotential(functional)
+    with pytest.raises(InvalidInputError, match=f"{penalty.name}: expected a semi-local"):
+        penalty(functional)
 
 
 @pytest.fixture(scope="module")
