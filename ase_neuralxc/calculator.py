@@ -40,7 +40,7 @@ from ase_neuralxc.report import write_report
 from ase_neuralxc.terms.field import ElectricField
 
 #: The shipped semi-local functional: for molecules and crystals alike.
-DEFAULT_XC = "nxc-s6"
+DEFAULT_XC = "nxc-s7"
 _OWN = ("xc", "charge", "multiplicity", "magmoms", "dispersion", "backend", "label", "txt")
 #: From the names and units of a host's properties to those of ASE.
 _UNITS = {
@@ -58,7 +58,7 @@ class NeuralXC(ElectronicLevels, Calculator):
     eV/Angstrom^3 with ASE's sign.
 
     Args:
-        xc: name of a shipped functional ("nxc-s6", the default, and "nxc-s3", cheaper in
+        xc: name of a shipped functional ("nxc-s7", the default, and "nxc-s3", cheaper in
             crystals, are semi-local; "nxc-h3" has exact exchange) or of a reference ("pbe",
             "r2scan" and so on), path of a checkpoint (`.safetensors`, or a Skala `.fun` file,
             whose TorchScript is run), an `XCFunctional`, or "libxc:NAME" for the host's own

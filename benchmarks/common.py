@@ -52,7 +52,9 @@ class Timing:
 
 
 def interleave(
-    contenders: Mapping[str, Callable[[], Mapping[str, float]]], repeats: int
+    contenders: Mapping[str, Callable[[], Mapping[str, float]]],
+    repeats: int,
+    warm: bool = True,
 ) -> dict[str, Timing]:
     """Run every contender once unseen, then all in turn, `repeats` times.
 
@@ -60,12 +62,15 @@ def interleave(
         contenders: name -> a function that does the whole work and returns what it counted (SCF
             cycles, say), which must not change from one repeat to the next.
         repeats: timed runs of each.
+        warm: whether there is the unseen run; minutes of work do without.
 
     Returns:
         Name -> processor seconds (time in which the process was suspended by others is not
         counted) and counts.
     """
-    timings = {name: Timing(counts=dict(run())) for name, run in contenders.items()}
+    timings = {
+        name: Timing(counts=dict(run()) if warm else {}) for name, run in contenders.items()
+    }
     for repeat in range(repeats):
         names = list(contenders)
         # The order alternates: nobody always runs with the caches warmed by the same neighbour.
@@ -74,8 +79,10 @@ def interleave(
             start = time.process_time()
             counts = dict(contenders[name]())
             timings[name].seconds.append(time.process_time() - start)
-            if counts != timings[name].counts:
-                raise RuntimeError(f"{name}: counted {counts}, before {timings[name].counts}")
+            before = timings[name].counts or counts
+            if counts != before:
+                raise RuntimeError(f"{name}: counted {counts}, before {before}")
+            timings[name].counts = counts
     return timings
 
 

@@ -73,8 +73,9 @@ class Cost:
     )
     # GPAW's own r2SCAN does not converge on slabs: there the peer is the clamped one
     peers: tuple[str, ...] = ("libxc:r2scan", "libxc:r2scan", "clamped libxc:r2scan")
-    contenders: tuple[str, ...] = ("r2scan", "nxc-s6")
+    contenders: tuple[str, ...] = ("r2scan", "nxc-s7")
     repeats: tuple[int, ...] = (1, 1, 1)
+    warm: tuple[bool, ...] = (True, True, False)
     target_ratio: float = 1.3
 
 
@@ -260,8 +261,8 @@ def cost() -> None:
     from ase_neuralxc.backend.gpaw_pw import GPAWSettings
 
     protocol, results = Cost(), {}
-    for (name, ecut, kpts, smearing), peer, repeats in zip(
-        protocol.cases, protocol.peers, protocol.repeats, strict=True
+    for (name, ecut, kpts, smearing), peer, repeats, warm in zip(
+        protocol.cases, protocol.peers, protocol.repeats, protocol.warm, strict=True
     ):
         solve = solver(GPAWSettings(ecut=ecut, kpts=kpts, smearing=smearing))
         atoms = structure(name)
@@ -272,7 +273,7 @@ def cost() -> None:
             return lambda: {"cycles": solve(atoms, spec).cycles}
 
         names = dict.fromkeys((peer, *protocol.contenders))
-        timings = interleave({spec: contender(spec) for spec in names}, repeats)
+        timings = interleave({spec: contender(spec) for spec in names}, repeats, warm)
         results[name] = compare(timings, peer, per="cycles")
         save("periodic_gpaw_cost", protocol, results)
 

@@ -51,9 +51,9 @@ class Protocol:
         }
     )
     seen: tuple[str, ...] = ("CH3CH2OH", "CH3CH2NH2", "CH3OCH3", "HCOOCH3", "CH3CHO")
-    unseen: tuple[str, ...] = ("C3H8", "CH3COOH")
-    starts_each: int = 4
-    unseen_each: int = 2
+    unseen: tuple[str, ...] = ("C3H8", "CH3COOH", "isobutane", "CH3CH2OCH3", "CH3COCH3")
+    starts_each: int = 2
+    unseen_each: int = 4
     displacement: float = 0.15
     fmax: float = 0.02
     steps: int = 150
