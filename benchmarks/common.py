@@ -68,9 +68,7 @@ def interleave(
         Name -> processor seconds (time in which the process was suspended by others is not
         counted) and counts.
     """
-    timings = {
-        name: Timing(counts=dict(run()) if warm else {}) for name, run in contenders.items()
-    }
+    timings = {name: Timing(counts=dict(run()) if warm else {}) for name, run in contenders.items()}
     for repeat in range(repeats):
         names = list(contenders)
         # The order alternates: nobody always runs with the caches warmed by the same neighbour.

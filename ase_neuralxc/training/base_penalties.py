@@ -65,7 +65,8 @@ class _BaseDifference:
             )
         self.functional: Any = functional
         gas = spread_gas(places, seed)
-        self.gas = DensityInvariants(*map(torch.from_numpy, (gas.density, gas.sigma, gas.tau)))
+        density, sigma, tau = map(torch.from_numpy, (gas.density, gas.sigma, gas.tau))
+        self.gas = DensityInvariants(density, sigma, tau)
         base: Any = copy.deepcopy(functional)
         base.zero_head_()
         self.base = self._values(base, self.gas).detach()
