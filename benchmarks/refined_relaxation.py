@@ -38,6 +38,8 @@ from mlip.training.config import build_config
 from mlip.training.run import evaluate, resume, train
 
 FOLDER = Path("out/refined_relaxation")
+#: In which plain relaxations run side by side: calculations are counted here, not times.
+PROCESSES = 2
 
 
 @dataclass(frozen=True)
@@ -223,9 +225,10 @@ def main() -> None:
         for name, atoms in structures.items()
     }
     found = {}
-    for kind, function in (("refined", Refined(protocol, calc)), ("plain", Plain(protocol))):
+    runs = (("refined", Refined(protocol, calc), 1), ("plain", Plain(protocol), PROCESSES))
+    for kind, function, workers in runs:
         campaign = Campaign(FOLDER / kind, identity=f"{kind} {asdict(protocol)}")
-        done = campaign.run(tasks.values(), function)
+        done = campaign.run(tasks.values(), function, workers=workers)
         for failure in done.failures.values():
             sys.stderr.write(f"{kind}: {failure.reasons}\n")
         if done.n_failed:
