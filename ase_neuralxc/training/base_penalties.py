@@ -98,7 +98,7 @@ class _BaseDifference:
 
     def _values(self, functional: Any, gas: DensityInvariants) -> Tensor:
         """The quantity, [n] or [n, m] at n places, differentiable by the weights."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must implement _values")
 
 
 class KineticPotential(_BaseDifference):

@@ -26,6 +26,7 @@ def test_hessians_of_all_blocks(dtype, tolerance, depth, inputs):
     one = torch.func.hessian(lambda row: perceptron(weights, biases, row[None])[0])
     expected = torch.func.vmap(one)(x)
     found = hessian(tuple(net.weights), tuple(net.biases), x)
+    assert torch.equal(found, found.mT)
     assert float(expected.abs().max()) > 1
     torch.testing.assert_close(found, expected, rtol=0, atol=tolerance)
 
