@@ -32,6 +32,7 @@ from ase_neuralxc.workflows.common import (
     save_figure,
 )
 from ase_neuralxc.workflows.saddle import refine_saddle
+from mlip.active.bonding import Bonds
 from mlip.active.energies import labelled_surface
 from mlip.active.refined_calculator import RefinedCalculator
 
@@ -77,6 +78,7 @@ class RefinedRelaxation:
         energies: [n_dft] free energies of DFT in eV.
         fmaxes: [n_dft] largest DFT forces in eV/Angstrom.
         potential_steps: steps on the corrected potential before each DFT calculation.
+        bond_changes: bonds broken or made on the way, such as "C0-O3 broken".
         settings: what was asked for.
     """
 
@@ -86,6 +88,7 @@ class RefinedRelaxation:
     energies: tuple[float, ...]
     fmaxes: tuple[float, ...]
     potential_steps: tuple[int, ...]
+    bond_changes: tuple[str, ...]
     settings: RefinedSettings
 
     @property
@@ -104,6 +107,8 @@ class RefinedRelaxation:
             f"{verdict}: {self.n_dft} DFT calculations, {sum(self.potential_steps)} steps on the "
             f"potential, fmax {self.fmaxes[-1]:.5f} (asked: {self.settings.fmax:g}) eV/A"
         )
+        if self.bond_changes:
+            lines.append(f"bonds: {', '.join(self.bond_changes)}")
         return "\n".join(lines)
 
     def plot(self, path: str | Path) -> Path:
@@ -222,6 +227,7 @@ def _iterate(
     energies: list[float] = []
     fmaxes: list[float] = []
     inner_steps: list[int] = []
+    bonds = Bonds(atoms)
     trust = settings.trust if calc.corrected else np.inf
     best, best_positions = np.inf, atoms.positions.copy()
     for record in calc.known:
@@ -258,6 +264,7 @@ def _iterate(
         energies=tuple(energies),
         fmaxes=tuple(fmaxes),
         potential_steps=tuple(inner_steps),
+        bond_changes=tuple(bonds.changes(final)),
         settings=settings,
     )
     if not result.converged:

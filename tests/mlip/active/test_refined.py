@@ -15,6 +15,7 @@ from scipy.spatial.transform import Rotation
 from ase_neuralxc.errors import InvalidInputError
 from ase_neuralxc.workflows import UnconvergedWarning
 from ase_neuralxc.workflows.common import max_force
+from mlip.active.bonding import Bonds
 from mlip.active.correction import DifferenceModel, PairDistances
 from mlip.active.refined import relax_refined
 from mlip.active.refined_calculator import RefinedCalculator
@@ -148,6 +149,23 @@ def test_fixed_atoms_stay_and_the_picture_is_written(rng, tmp_path):
     assert result.converged
     np.testing.assert_array_equal(result.atoms.positions[:8], held)
     assert result.plot(tmp_path / "path.png").stat().st_size > 1000
+
+
+def test_bonds_that_a_relaxation_breaks_or_makes_are_told():
+    atoms = Atoms("O2H2", [(0, 0, 0), (0, 0, 1.45), (0, 0.95, -0.2), (0, 1.9, -0.2)])
+    repulsive = LennardJones(sigma=2.0, epsilon=0.2, rc=6.0)
+    result = relax_refined(atoms, repulsive, repulsive)
+    assert "O0-O1 broken" in result.bond_changes
+    assert "bonds: O0-O1 broken" in result.table()
+    apart = Atoms("OH", [(0, 0, 0), (0, 0, 2.0)])
+    near = Atoms("OH", [(0, 0, 0), (0, 0, 1.0)])
+    assert Bonds(apart).changes(near) == ["O0-H1 made"]
+    assert Bonds(near).changes(apart) == ["O0-H1 broken"]
+    stretched = Atoms("OH", [(0, 0, 0), (0, 0, 1.4)])
+    assert not Bonds(near).changes(stretched)
+    assert not Bonds(stretched).changes(apart)
+    wrapped = Atoms("OH", [(0, 0, 0.1), (0, 0, 9.1)], cell=(10, 10, 10), pbc=True)
+    assert not Bonds(near).changes(wrapped)
 
 
 def test_a_budget_that_is_too_small_is_said(rng):
