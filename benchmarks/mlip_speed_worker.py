@@ -52,10 +52,19 @@ def numbers_of(atoms: Atoms) -> list[int]:
     return sorted(set(atoms.numbers.tolist()))
 
 
-def optimised(model: torch.nn.Module, forward: Callable[[], tuple[torch.Tensor, ...]]) -> Step:
-    """A step of Adam on squared energies and forces."""
+def adamw(model: torch.nn.Module) -> torch.optim.Optimizer:
+    """What the peers train with."""
     weights = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(weights, lr=1e-5, fused=True)
+    return torch.optim.AdamW(weights, lr=1e-5, fused=True)
+
+
+def optimised(
+    model: torch.nn.Module,
+    forward: Callable[[], tuple[torch.Tensor, ...]],
+    make: Callable[[torch.nn.Module], torch.optim.Optimizer] = adamw,
+) -> Step:
+    """A step of the optimiser on squared energies and forces."""
+    optimizer = make(model)
 
     def step() -> None:
         energy, forces = forward()
@@ -76,6 +85,8 @@ def ours(elements: list[int]) -> Contender:
     from mlip.model.potential import Potential
     from mlip.model.settings import ModelSettings
     from mlip.model.sphere_model import SphereModel
+    from mlip.training.schedule import make_optimizer
+    from mlip.training.settings import OptimizerSettings
 
     settings = ModelSettings(elements=tuple(elements), r_max=R_MAX, average_neighbours=42.0)
     potential = Potential(SphereModel(settings))
@@ -103,7 +114,9 @@ def ours(elements: list[int]) -> Contender:
             results = potential(ready)
             return results["energy"], results["forces"]
 
-        return optimised(potential, forward)
+        return optimised(
+            potential, forward, lambda model: make_optimizer(model, OptimizerSettings(lr=1e-5))
+        )
 
     return evaluation, training
 

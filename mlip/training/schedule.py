@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mlip.training.settings import OptimizerSettings, ScheduleSettings
+from mlip.training.soap import SOAP
 
 
 def rate(settings: ScheduleSettings, progress: float) -> float:
@@ -33,7 +34,7 @@ def rate(settings: ScheduleSettings, progress: float) -> float:
 
 
 def make_optimizer(module: nn.Module, settings: OptimizerSettings) -> torch.optim.Optimizer:
-    """AdamW that spares vectors from weight decay.
+    """SOAP or AdamW, which spare vectors from weight decay.
 
     Args:
         module: whose parameters are trained.
@@ -47,12 +48,12 @@ def make_optimizer(module: nn.Module, settings: OptimizerSettings) -> torch.opti
         {"params": [p for p in trained if p.ndim > 1], "weight_decay": settings.weight_decay},
         {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
     ]
+    groups = [group for group in groups if group["params"]]
+    assert settings.betas is not None
+    if settings.kind == "soap":
+        return SOAP(groups, lr=settings.lr, betas=settings.betas)
     return torch.optim.AdamW(
-        [group for group in groups if group["params"]],
-        lr=settings.lr,
-        betas=settings.betas,
-        amsgrad=settings.amsgrad,
-        fused=True,
+        groups, lr=settings.lr, betas=settings.betas, amsgrad=settings.amsgrad, fused=True
     )
 
 

@@ -114,29 +114,39 @@ class SecondStage:
         _require(0 < self.start < 1, "second_stage.start", "between 0 and 1", self.start)
 
 
+#: Decay of the averages of gradients and of their squares.
+BETAS = {"soap": (0.95, 0.95), "adamw": (0.9, 0.999)}
+
+
 @dataclass(frozen=True)
 class OptimizerSettings:
-    """AdamW and what goes with it.
+    """The optimiser and what goes with it.
 
     Attributes:
+        kind: "soap" (`mlip.training.soap`) or "adamw", which wants a smaller rate (0.01).
         lr: largest learning rate.
         weight_decay: of weight matrices (not of biases).
-        betas: of the moving averages of Adam.
-        amsgrad: keep the largest second moment.
+        betas: decay of the moving averages of gradients and of their squares; None for (0.95, 0.95)
+            of SOAP and (0.9, 0.999) of AdamW.
+        amsgrad: keep the largest second moment, of AdamW.
         clip: largest norm of the gradient, None for no limit.
         ema: decay of the moving average of the weights, per step; it is what is evaluated and
             kept. 0 for none.
     """
 
-    lr: float = 0.01
+    kind: Literal["soap", "adamw"] = "soap"
+    lr: float = 0.015
     weight_decay: float = 0.0
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[float, float] | None = None
     amsgrad: bool = False
     clip: float | None = 10.0
     ema: float = 0.99
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "betas", tuple(self.betas))
+        _require_in("optimizer.kind", self.kind, tuple(BETAS))
+        object.__setattr__(self, "betas", tuple(self.betas or BETAS[self.kind]))
+        if self.amsgrad and self.kind != "adamw":
+            raise InvalidInputError(f"optimizer.amsgrad: of adamw, got kind {self.kind!r}")
         _require(self.lr > 0, "optimizer.lr", "> 0", self.lr)
         _require(0 <= self.ema < 1, "optimizer.ema", "in [0, 1)", self.ema)
         _require(self.clip is None or self.clip > 0, "optimizer.clip", "> 0 or none", self.clip)

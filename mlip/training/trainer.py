@@ -24,7 +24,7 @@ from mlip.training.settings import LossSettings, TrainConfig
 from mlip.training.validation import load_for, validate
 
 STATE_FILE = "state.pt"
-STATE_VERSION = 2
+STATE_VERSION = 3
 #: Called as (epoch, epochs, message) after every step.
 Progress = Callable[[int, int, str], None]
 

@@ -49,7 +49,7 @@ def test_overrides_are_applied_and_told(tmp_path):
     assert (config.optimizer.lr, config.loss.energy, config.epochs) == (1e-3, 5.0, 10)
     assert config.data.train == ("a.xyz", "b.xyz")
     assert config.batch.atoms == 64
-    assert changed[0] == "optimizer.lr: 0.01 -> 0.001"
+    assert changed[0] == "optimizer.lr: 0.015 -> 0.001"
     assert changed[1] == "loss.energy: 2.0 -> 5.0"
 
 
@@ -65,6 +65,8 @@ def test_overrides_are_applied_and_told(tmp_path):
         ({"deterministic": 1}, "deterministic: expected true or false, got 1"),
         ({"loss": 3}, "loss: expected settings, got 3"),
         ({"optimizer": {"ema": 1.0}}, r"optimizer.ema: expected in \[0, 1\), got 1.0"),
+        ({"optimizer": {"kind": "adam"}}, "Did you mean 'adamw'"),
+        ({"optimizer": {"amsgrad": True}}, "optimizer.amsgrad: of adamw, got kind 'soap'"),
         ({"loss": {"energy": 0, "forces": 0}}, "expected a weight above 0"),
         ({"second_stage": {"start": 2}}, "second_stage.start: expected between 0 and 1"),
         ({"data": {"valid_fraction": 0}}, "valid_fraction: expected between 0 and 1"),
