@@ -2,7 +2,7 @@
 
     python examples/15_catalysis.py                                    # EMT labels, a minute or two
     python examples/15_catalysis.py --labeller dft --metal Al            # PBE on GPAW, minutes
-    python examples/15_catalysis.py --labeller dft --metal Ni --size 2   # spin-polarised, hours
+    python examples/15_catalysis.py --labeller dft --metal Ni --adsorbate CO   # spin-polarised
 
 A potential learns from a few dozen labels, relaxes many placements and finds the way from one site
 to the next; DFT refines minima and saddle. Killed? Labels and models are kept: run it again.
@@ -27,12 +27,10 @@ from mlip.active.labeller import as_source, label_all
 from mlip.active.loop_config import LoopConfig
 from mlip.calculator import CloseContactWarning
 
-#: Adsorbate, its reference, PBE lattice constant (Angstrom), initial moment of an atom (mu_B).
-SYSTEMS = {
-    "Al": ("O", {"O2": 0.5}, 4.04, 0.0),
-    "Cu": ("O", {"O2": 0.5}, 3.63, 0.0),
-    "Ni": ("H", {"H2": 0.5}, 3.52, 0.7),
-}
+#: PBE lattice constant (Angstrom) and initial moment of an atom (mu_B).
+METALS = {"Al": (4.04, 0.0), "Cu": (3.63, 0.0), "Ni": (3.52, 0.7), "Pd": (3.94, 0.0)}
+#: The species of the gas that make up an adsorbate.
+ADSORBATES = {"O": {"O2": 0.5}, "H": {"H2": 0.5}, "CO": {"CO": 1.0}}
 DFT = {"xc": "pbe", "backend": "gpaw", "ecut": 350.0, "smearing": 0.2}
 LOOP = {
     "starts": "",
@@ -52,7 +50,7 @@ LOOP = {
 
 def clean_slab(metal, size):
     """Three layers, of which the upper one moves."""
-    _, _, constant, moment = SYSTEMS[metal]
+    constant, moment = METALS[metal]
     slab = fcc111(metal, (size, size, 3), a=constant, vacuum=5.0, periodic=True)
     slab.set_constraint(FixAtoms(mask=slab.get_tags() > 1))
     if moment:
@@ -87,14 +85,15 @@ def adsorption_energies(report, bare, gas_energy):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--labeller", choices=("emt", "dft"), default="emt")
-    parser.add_argument("--metal", choices=tuple(SYSTEMS), default="Cu")
+    parser.add_argument("--metal", choices=tuple(METALS), default="Cu")
+    parser.add_argument("--adsorbate", choices=tuple(ADSORBATES), default="O")
     parser.add_argument("--size", type=int, choices=(1, 2), default=1, help="1/size^2 monolayers")
     parser.add_argument("--out", type=Path, default=Path("catalysis"), help="folder")
     arguments = parser.parse_args()
     out = arguments.out
     warnings.simplefilter("ignore", CloseContactWarning)
     slab = clean_slab(arguments.metal, arguments.size)
-    adsorbate, reference, *_ = SYSTEMS[arguments.metal]
+    adsorbate, reference = arguments.adsorbate, ADSORBATES[arguments.adsorbate]
     n_kpts = 4 // arguments.size
     dft = NeuralXC(**DFT, kpts=(n_kpts, n_kpts, 1)) if arguments.labeller == "dft" else EMT()
 

@@ -34,7 +34,7 @@ SETTINGS = {
     },
     "selection": {"budget": 8, "uncertain_above": 0.02},
     "training": {
-        "epochs": 300,
+        "epochs": 150,
         "validate_every": 20,
         "data": {"valid_fraction": 0.15},
         "model": {"r_max": 4.5, "channels": 16, "hidden": 32, "l_max": 3},
