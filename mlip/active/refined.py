@@ -36,6 +36,11 @@ from mlip.active.bonding import Bonds
 from mlip.active.energies import labelled_surface
 from mlip.active.refined_calculator import RefinedCalculator
 
+
+class BondsChangedWarning(UserWarning):
+    """A relaxation ended with other bonds than those of its start."""
+
+
 #: The trusted distance grows after a step that gained this fraction of what was expected of it.
 GOOD = 0.5
 
@@ -149,7 +154,8 @@ def relax_refined(
         **keywords: fields of `RefinedSettings`.
 
     Returns:
-        The result. An unconverged one says so and also warns (`UnconvergedWarning`).
+        The result. An unconverged one says so and also warns (`UnconvergedWarning`), as does one
+        with other bonds than at the start (`BondsChangedWarning`).
 
     Raises:
         InvalidInputError: for an unknown setting or one out of range.
@@ -182,7 +188,8 @@ def saddle_refined(
         **keywords: fields of `RefinedSettings`.
 
     Returns:
-        The result. An unconverged one says so and also warns (`UnconvergedWarning`).
+        The result. An unconverged one says so and also warns (`UnconvergedWarning`), as does one
+        with other bonds than at the start (`BondsChangedWarning`).
 
     Raises:
         InvalidInputError: for an unknown setting or one out of range.
@@ -267,6 +274,13 @@ def _iterate(
         bond_changes=tuple(bonds.changes(final)),
         settings=settings,
     )
+    if result.bond_changes:
+        warnings.warn(
+            f"relaxation of {atoms.get_chemical_formula()}: bonds changed on the way: "
+            f"{', '.join(result.bond_changes)}",
+            BondsChangedWarning,
+            stacklevel=3,
+        )
     if not result.converged:
         warnings.warn(
             f"relaxation of {atoms.get_chemical_formula()} not converged: DFT fmax "

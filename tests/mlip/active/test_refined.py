@@ -17,7 +17,7 @@ from ase_neuralxc.workflows import UnconvergedWarning
 from ase_neuralxc.workflows.common import max_force
 from mlip.active.bonding import Bonds
 from mlip.active.correction import DifferenceModel, PairDistances
-from mlip.active.refined import relax_refined
+from mlip.active.refined import BondsChangedWarning, relax_refined
 from mlip.active.refined_calculator import RefinedCalculator
 
 
@@ -154,7 +154,8 @@ def test_fixed_atoms_stay_and_the_picture_is_written(rng, tmp_path):
 def test_bonds_that_a_relaxation_breaks_or_makes_are_told():
     atoms = Atoms("O2H2", [(0, 0, 0), (0, 0, 1.45), (0, 0.95, -0.2), (0, 1.9, -0.2)])
     repulsive = LennardJones(sigma=2.0, epsilon=0.2, rc=6.0)
-    result = relax_refined(atoms, repulsive, repulsive)
+    with pytest.warns(BondsChangedWarning, match="O0-O1 broken"):
+        result = relax_refined(atoms, repulsive, repulsive)
     assert "O0-O1 broken" in result.bond_changes
     assert "bonds: O0-O1 broken" in result.table()
     apart = Atoms("OH", [(0, 0, 0), (0, 0, 2.0)])
