@@ -28,7 +28,7 @@ def model_of(atoms):
 def difference(atoms):
     """Energy and gradient of one potential minus those of another."""
     found = []
-    for calc in (EMT(), MorsePotential(epsilon=0.35, r0=2.55, rho0=3.6, rcut1=20, rcut2=21)):
+    for calc in (EMT(), MorsePotential(epsilon=0.35, r0=2.55, rho0=3.6, rcut1=7, rcut2=8)):
         work = atoms.copy()
         work.calc = calc
         found.append((work.get_potential_energy(), work.get_forces()))
