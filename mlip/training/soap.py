@@ -2,7 +2,7 @@
 
 Vyas et al., "SOAP: Improving and Stabilizing Shampoo using Adam" (2024), algorithm 3. Weights of
 this package are stacks of matrices, one for each degree or element: each matrix has preconditioners
-of its own, and a stack is a few batched products. On a CPU that takes half the time of an
+of its own, and a stack is a few batched products. On a CPU that takes less time than an
 implementation for general tensors, which would also make one preconditioner of all degrees.
 """
 
