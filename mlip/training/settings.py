@@ -144,7 +144,11 @@ class OptimizerSettings:
 
     def __post_init__(self) -> None:
         _require_in("optimizer.kind", self.kind, tuple(BETAS))
-        object.__setattr__(self, "betas", tuple(self.betas or BETAS[self.kind]))
+        betas = BETAS[self.kind] if self.betas is None else tuple(self.betas)
+        valid = len(betas) == 2 and all(0 <= beta < 1 for beta in betas)
+        _require(valid, "optimizer.betas", "two numbers in [0, 1)", betas)
+        object.__setattr__(self, "betas", betas)
+        _require(self.weight_decay >= 0, "optimizer.weight_decay", ">= 0", self.weight_decay)
         if self.amsgrad and self.kind != "adamw":
             raise InvalidInputError(f"optimizer.amsgrad: of adamw, got kind {self.kind!r}")
         _require(self.lr > 0, "optimizer.lr", "> 0", self.lr)

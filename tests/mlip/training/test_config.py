@@ -66,6 +66,12 @@ def test_overrides_are_applied_and_told(tmp_path):
         ({"loss": 3}, "loss: expected settings, got 3"),
         ({"optimizer": {"ema": 1.0}}, r"optimizer.ema: expected in \[0, 1\), got 1.0"),
         ({"optimizer": {"kind": "adam"}}, "Did you mean 'adamw'"),
+        (
+            {"optimizer": {"betas": [0.9, 1.0]}},
+            r"optimizer.betas: expected two numbers in \[0, 1\)",
+        ),
+        ({"optimizer": {"betas": []}}, "optimizer.betas: expected"),
+        ({"optimizer": {"weight_decay": -0.1}}, "optimizer.weight_decay: expected >= 0, got -0.1"),
         ({"optimizer": {"amsgrad": True}}, "optimizer.amsgrad: of adamw, got kind 'soap'"),
         ({"loss": {"energy": 0, "forces": 0}}, "expected a weight above 0"),
         ({"second_stage": {"start": 2}}, "second_stage.start: expected between 0 and 1"),
