@@ -23,6 +23,8 @@ from ase_neuralxc.errors import InvalidInputError
 DISTINCT = 0.1
 #: An exchange of equal atoms is suspected where it shortens the path by this much (Angstrom).
 _SHORTER = 0.5
+#: The way that the positions describe is kept if it is at most so many times the shortest one.
+_CLEARLY = 1.25
 #: Atoms closer than this (Angstrom) in the first guess of an image cannot be computed.
 _OVERLAP = 0.4
 
@@ -30,8 +32,9 @@ _OVERLAP = 0.4
 def displacement(initial: Atoms, final: Atoms) -> NDArray:
     """Shortest way of every atom from one structure to the other.
 
-    An atom that moves by exactly half a lattice vector has two shortest ways; the one that the
-    positions describe is kept.
+    An atom that moves by about half a lattice vector has two ways; the one that the positions
+    describe is kept unless another is clearly shorter. So a molecule stays whole whose atoms, each
+    by itself, would go to different images of where it ends.
 
     Args:
         initial: start.
@@ -44,7 +47,7 @@ def displacement(initial: Atoms, final: Atoms) -> NDArray:
     if not initial.pbc.any():
         return given
     nearest, lengths = find_mic(given, initial.cell, initial.pbc)
-    keep = np.linalg.norm(given, axis=1) <= lengths + 0.01
+    keep = np.linalg.norm(given, axis=1) <= _CLEARLY * lengths + 0.01
     return np.where(keep[:, None], given, nearest)
 
 

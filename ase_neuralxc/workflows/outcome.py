@@ -13,7 +13,8 @@ from ase.data import covalent_radii
 from ase.geometry import find_mic
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
-from scipy.sparse.csgraph import connected_components
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import breadth_first_order, connected_components
 
 from ase_neuralxc.workflows.sites import Site, adsorption_sites, normal, surface_operations
 
@@ -79,9 +80,20 @@ class Surface:
         Returns:
             [n] in Angstrom.
         """
+        return np.linalg.norm(self.nearest(vectors), axis=1)
+
+    def nearest(self, vectors: NDArray) -> NDArray:
+        """Vectors at their nearest lateral images.
+
+        Args:
+            vectors: [n, 3] in Angstrom.
+
+        Returns:
+            [n, 3] in Angstrom.
+        """
         cell = np.array([self.clean.cell[0], self.clean.cell[1], 100.0 * normal(self.clean)])
-        lengths: NDArray = find_mic(vectors, cell, (True, True, False))[1]
-        return lengths
+        images: NDArray = find_mic(vectors, cell, (True, True, False))[0]
+        return images
 
 
 def _within(atoms: Atoms, rows: NDArray, columns: NDArray, factor: float) -> NDArray:
@@ -190,28 +202,33 @@ def nearest_copy(atoms: Atoms, target: Atoms, surface: Surface) -> Atoms:
     Returns:
         The copy whose adsorbate is nearest to the target's, with energy and forces where `atoms`
         has them. Slab atoms are in the order of the slab; equal atoms of the adsorbate may have
-        changed places.
+        changed places; atoms that are bonded in both are at the same image of the cell.
     """
     n, clean = len(surface.clean), surface.clean
     fixed = np.zeros(n, dtype=bool)
     fixed[[i for i in _held(atoms) if i < n]] = True
-    best: tuple[float, NDArray, NDArray] | None = None
+    added = np.arange(n, len(atoms))
+    before, after = bonds(target, added), bonds(atoms, added)
     foreign = 1e6 * (atoms.numbers[n:, None] != target.numbers[None, n:])
-    for rotation, shift in surface.operations:
-        moved = atoms.positions @ rotation.T + shift
+    best: float | None = None
+    for turn, shift in surface.operations:
+        moved = atoms.positions @ turn.T + shift
         between = target.positions[None, n:] - moved[n:, None]
         cost = surface.spatial(between.reshape(-1, 3)).reshape(foreign.shape) + foreign
-        rows, places = linear_sum_assignment(cost)
-        length = float(cost[rows, places].sum())
-        if best is not None and length >= best[0] - 1e-6:
+        # of each atom of the target, the atom that goes there
+        taken = linear_sum_assignment(cost.T)[1]
+        linked = before & after[np.ix_(taken, taken)]
+        moves = _moves(target.positions[n:], moved[n + taken], linked, surface)
+        length = float(np.linalg.norm(moves, axis=1).sum())
+        if best is not None and length >= best - 1e-6:
             continue
-        between = clean.positions[None] - (clean.positions @ rotation.T + shift)[:, None]
-        order = surface.spatial(between.reshape(-1, 3)).reshape(n, n).argmin(axis=1)
-        if np.array_equal(fixed[order], fixed):  # else the operation turns what is held
-            best = length, rotation, np.concatenate([order, n + places])
-            chosen = moved
+        between = clean.positions[None] - (clean.positions @ turn.T + shift)[:, None]
+        slab_order = surface.spatial(between.reshape(-1, 3)).reshape(n, n).argmin(axis=1)
+        if np.array_equal(fixed[slab_order], fixed):  # else the operation turns what is held
+            best, rotation = length, turn
+            order = np.concatenate([slab_order, n + np.argsort(taken)])
+            chosen = np.concatenate([moved[:n], (target.positions[n:] + moves)[np.argsort(taken)]])
     assert best is not None, "the identity is always among the operations"
-    _, rotation, order = best
     copy = atoms.copy()
     copy.positions[order] = chosen
     if atoms.calc is not None:
@@ -220,6 +237,24 @@ def nearest_copy(atoms: Atoms, target: Atoms, surface: Surface) -> Atoms:
         energy = atoms.get_potential_energy()
         copy.calc = SinglePointCalculator(copy, energy=energy, forces=forces)
     return copy
+
+
+def _moves(start: NDArray, end: NDArray, linked: NDArray, surface: Surface) -> NDArray:
+    """[m, 3] shortest ways of an adsorbate's atoms, of those that stay bonded together.
+
+    Each by itself, atoms of one molecule might go to different images of where it ends.
+    """
+    moves = surface.nearest(end - start)
+    for piece in range((found := connected_components(linked))[0]):
+        members = np.flatnonzero(found[1] == piece)
+        reached, previous = breadth_first_order(csr_array(linked), members[0], directed=False)
+        for atom in reached[1:]:
+            pairs = [places[atom] - places[previous[atom]] for places in (start, end)]
+            old, new = surface.nearest(np.array(pairs))
+            moves[atom] = moves[previous[atom]] + new - old
+        middle = moves[members].mean(axis=0)
+        moves[members] += surface.nearest(middle[None])[0] - middle
+    return moves
 
 
 def _held(atoms: Atoms) -> list[int]:

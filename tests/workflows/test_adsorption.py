@@ -13,7 +13,8 @@ from ase.optimize import BFGS
 from ase_neuralxc.errors import InvalidInputError, NeuralXCError, SCFNotConverged
 from ase_neuralxc.records import FidelityTag, LabelRecord, SpinState
 from ase_neuralxc.workflows import UnconvergedWarning, adsorption
-from ase_neuralxc.workflows.outcome import Surface, classify, duplicates, equivalent
+from ase_neuralxc.workflows.band import displacement
+from ase_neuralxc.workflows.outcome import Surface, classify, duplicates, equivalent, nearest_copy
 
 HALF_O2 = {"O2": 0.5}
 
@@ -304,6 +305,33 @@ def test_ends_of_a_path_are_neighbours_with_the_energies_they_had() -> None:
     np.testing.assert_allclose(again.get_forces(), end.get_forces(), atol=1e-9)
     with pytest.raises(InvalidInputError, match="second: expected a rank of 1 to"):
         result.path_ends(1, 99)
+
+
+def on_hollow(slab: Atoms, site: str, tilt: tuple[float, float]) -> Atoms:
+    """CO over a hollow, its oxygen moved sideways by `tilt`; carbon is the last atom."""
+    atoms = slab.copy()
+    add_adsorbate(atoms, molecule("CO"), 1.3, site, mol_index=1)
+    atoms.positions[-2, :2] += tilt
+    return atoms
+
+
+def test_a_molecule_moves_to_the_nearest_site_as_a_whole() -> None:
+    # in the smallest cell, three images of the other hollow are equally near to each of its atoms
+    slab = fcc111("Ni", (1, 1, 3), a=3.52, vacuum=6.0, periodic=True)
+    slab.set_constraint(FixAtoms(mask=slab.get_tags() > 1))
+    start = on_hollow(slab, "fcc", (0.0, 0.02))
+    end = on_hollow(slab, "hcp", (0.02, -0.02))
+    end.positions[-1] += slab.cell[0]  # carbon in the next cell
+    surface = Surface.of(slab, 1e-3)
+    copy = nearest_copy(end, start, surface)
+    moves = displacement(start, copy)
+    hop = 3.52 / np.sqrt(6)  # from hollow to hollow
+    np.testing.assert_allclose(np.linalg.norm(moves[-2:], axis=1), hop, atol=0.1)
+    np.testing.assert_allclose(moves[-2], moves[-1], atol=0.1)
+    assert equivalent(copy, end, surface, 1e-6)
+    middle = start.copy()
+    middle.positions += 0.5 * moves
+    assert middle.get_distance(-2, -1) == pytest.approx(start.get_distance(-2, -1), abs=0.02)
 
 
 def test_gas_energies_that_are_known_are_taken() -> None:
