@@ -16,6 +16,11 @@ from torch import Tensor
 
 from ase_neuralxc.errors import InvalidInputError
 
+#: Of the trace of the products. Rounding would choose among directions in which gradients are
+#: nothing, and with them the path of the training. At the start, smaller eigenvalues are nothing;
+#: later, the basis stays where it is in directions with eigenvalues below the second number.
+_NOTHING, _FLOOR = 1e-5, 1e-8
+
 
 class SOAP(torch.optim.Optimizer):
     """Vectors get plain Adam; of stacks [..., m, n], sides longer than `max_dim` are not turned.
@@ -86,7 +91,7 @@ class SOAP(torch.optim.Optimizer):
             state["average"], state["square"] = torch.zeros_like(flat), torch.zeros_like(flat)
             for side in sides:
                 state[side] = _gram(flat, side) * (1.0 - beta_2)
-                state[f"{side}_basis"] = torch.linalg.eigh(state[side].double())[1].to(flat.dtype)
+                state[f"{side}_basis"] = _start(state[side])
             return
         state["step"] += 1
         turned = _turn(flat, state, sides, back=False)
@@ -103,6 +108,17 @@ class SOAP(torch.optim.Optimizer):
         if state["step"] % group["frequency"] == 0:
             for side in sides:
                 _follow(state, side)
+
+
+def _start(gram: Tensor) -> Tensor:
+    """Eigenvectors; where the first gradients are nothing, as near to the axes as can be."""
+    exact = gram.double()
+    values, vectors = torch.linalg.eigh(exact)
+    nothing = _NOTHING * values.sum(1)[:, None]
+    empty = (vectors * (values < nothing)[:, None, :]) @ vectors.mT
+    rank = torch.linspace(0.25, 0.5, exact.shape[-1], dtype=exact.dtype, device=exact.device)
+    ranked = nothing[:, :, None] * (empty @ (rank[:, None] * empty))
+    return torch.linalg.eigh(exact + ranked)[1].to(gram.dtype)
 
 
 def _gram(x: Tensor, side: str) -> Tensor:
@@ -128,7 +144,9 @@ def _follow(state: dict[str, Any], side: str) -> None:
     average gradient, which is kept in the basis, turns with it.
     """
     old = state[f"{side}_basis"]
-    product = torch.bmm(state[side], old)
+    gram = state[side]
+    floor = _FLOOR * gram.diagonal(dim1=1, dim2=2).sum(1)[:, None, None]
+    product = torch.baddbmm(floor * old, gram, old)
     order = (old * product).sum(1).argsort(dim=1, descending=True)
     sorted_columns = order[:, None, :].expand_as(product)
     new = torch.linalg.qr(torch.gather(product, 2, sorted_columns))[0]

@@ -207,10 +207,12 @@ def test_stress_of_crystals_beside_clusters(tmp_path, rng):
     )
     path = run(config)
     with (path.parent / "log.csv").open() as file:
-        first, last = (float(row["stress_mae"]) for row in csv.DictReader(file))
-    assert 0 < last < first
+        assert all(float(row["stress_mae"]) > 0 for row in csv.DictReader(file))
     made, _ = evaluate(path, str(tmp_path / "mixed.xyz"))
-    assert len(made.errors("stress")) == 6
+    errors = made.errors("stress")
+    labels = np.array([atoms.get_stress() for atoms in frames[6:]])
+    assert len(errors) == 6
+    assert np.sqrt(np.mean(errors**2)) < 0.2 * np.sqrt(np.mean(labels**2))
 
 
 def test_levels_of_theory_are_not_mixed_silently(tmp_path):
