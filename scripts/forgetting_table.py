@@ -4,8 +4,8 @@ Two comparisons on labels that this script computes: two functionals (LDA/STO-3G
 PBE/def2-SVP for some others), and two spin treatments (spin-restricted labels of many molecules,
 spin-polarised triplets of those with open shells). Each strategy ends with a model whose errors on
 held-back structures of the old and of the new domain stand side by side: medians over seeds of the
-weights and batches. Resumable: out/forgetting; the table is written to
-benchmarks/results/forgetting.json.
+weights and batches. Resumable: out/forgetting; each table is also written to
+benchmarks/results/forgetting_NAME.json.
 
     OMP_NUM_THREADS=1 python scripts/forgetting_table.py [functionals|spin] [--seeds 3]
 """
@@ -240,6 +240,9 @@ class Comparison:
             "replay + FiLM (transfer)": self.model("replay film", balanced, **start, **film),
             "joint, own references": self.model("joint", balanced, **joint, **references),
             "joint + FiLM": self.model("joint film", balanced, **joint, **film),
+            "joint + FiLM, twice as long": self.model(
+                "joint film long", balanced, 2 * self.protocol.joint_steps, **film
+            ),
         }
         rows: Rows = {
             name: {which: self.errors(self.at(run, which), which) for which in ("old", "new")}
@@ -292,7 +295,6 @@ def main() -> None:
     given = parser.parse_args()
     one_thread()
     protocol = Protocol()
-    results = {}
     for name in (given.comparison,) if given.comparison else COMPARISONS:
         comparisons = [
             Comparison(name, getattr(protocol, name), protocol, seed) for seed in range(given.seeds)
@@ -300,12 +302,9 @@ def main() -> None:
         each = [comparison.rows() for comparison in comparisons]
         rows = middle(each)
         print(table(name, rows))
-        results[name] = {
-            "labels": {part: len(records) for part, records in comparisons[0].parts.items()},
-            "errors": rows,
-            "seeds": each,
-        }
-    save("forgetting", protocol, results)
+        counts = {part: len(records) for part, records in comparisons[0].parts.items()}
+        results = {"labels": counts, "errors": rows, "seeds": each}
+        save(f"forgetting_{name}", protocol, results)
 
 
 if __name__ == "__main__":
