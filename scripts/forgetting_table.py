@@ -240,9 +240,6 @@ class Comparison:
             "replay + FiLM (transfer)": self.model("replay film", balanced, **start, **film),
             "joint, own references": self.model("joint", balanced, **joint, **references),
             "joint + FiLM": self.model("joint film", balanced, **joint, **film),
-            "joint + FiLM, twice as long": self.model(
-                "joint film long", balanced, 2 * self.protocol.joint_steps, **film
-            ),
         }
         rows: Rows = {
             name: {which: self.errors(self.at(run, which), which) for which in ("old", "new")}
