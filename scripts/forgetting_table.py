@@ -290,6 +290,8 @@ def main() -> None:
     parser.add_argument("comparison", nargs="?", choices=COMPARISONS, help="default: both")
     parser.add_argument("--seeds", type=int, default=3, help="models of each way")
     given = parser.parse_args()
+    if given.seeds < 1:
+        parser.error(f"--seeds: expected at least 1, got {given.seeds}")
     one_thread()
     protocol = Protocol()
     for name in (given.comparison,) if given.comparison else COMPARISONS:
