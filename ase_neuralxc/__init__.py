@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 
 _LAZY = {
     "NeuralXC": "ase_neuralxc.calculator",
+    "TransitionConstraint": "ase_neuralxc.excited.transition",
     "SpinState": "ase_neuralxc.records",
     "FidelityTag": "ase_neuralxc.records",
     "LabelRecord": "ase_neuralxc.records",

@@ -22,10 +22,13 @@ from ase_neuralxc.backend.hosts import (
     load_host,
 )
 from ase_neuralxc.backend.libxc import find_functional
+from ase_neuralxc.backend.molecular import MolecularBackend
 from ase_neuralxc.backend.restart import read_density, write_density
 from ase_neuralxc.backend.solution import KSSolution
 from ase_neuralxc.backend.system import System
 from ase_neuralxc.errors import InvalidInputError
+from ase_neuralxc.excited.backend import TransitionBackend
+from ase_neuralxc.excited.transition import TransitionConstraint
 from ase_neuralxc.fidelity import convergence_record, fidelity_tag, provenance
 from ase_neuralxc.functional.protocol import XCFunctional
 from ase_neuralxc.levels import ElectronicLevels
@@ -41,13 +44,17 @@ from ase_neuralxc.terms.field import ElectricField
 
 #: The shipped semi-local functional: for molecules and crystals alike.
 DEFAULT_XC = "nxc-s7"
-_OWN = ("xc", "charge", "multiplicity", "magmoms", "dispersion", "backend", "label", "txt")
+_OWN = (
+    "xc", "charge", "multiplicity", "magmoms", "excitation", "dispersion", "backend", "label",
+    "txt",
+)  # fmt: skip
 #: From the names and units of a host's properties to those of ASE.
 _UNITS = {
     "dipole": units.BOHR_ANGSTROM,
     "charges": 1.0,
     "magmom": 1.0,
     "magmoms": 1.0,
+    "excitation_energy": units.HARTREE_EV,
 }
 
 
@@ -67,6 +74,9 @@ class NeuralXC(ElectronicLevels, Calculator):
         multiplicity: 2S+1; None takes it from the magnetic moments, or else the lowest possible.
         magmoms: [n_atoms] initial moments; None takes `atoms.get_initial_magnetic_moments()`.
             Signed moments start a broken-symmetry solution.
+        excitation: a `TransitionConstraint`: energies, dipoles and populations are those of the
+            excited state of a molecule, and `results["excitation_energy"]` (eV) is its distance
+            from the ground state, whose charge and multiplicity the arguments before describe.
         dispersion: "d3bj", "d4", either with ":NAME" for another functional's damping, None, or
             "recommended": what the card of a trained functional names, nothing for others. A
             Skala file that names the damping that belongs to it gets that one.
@@ -98,6 +108,7 @@ class NeuralXC(ElectronicLevels, Calculator):
         charge: int = 0,
         multiplicity: int | None = None,
         magmoms: Sequence[float] | None = None,
+        excitation: TransitionConstraint | None = None,
         dispersion: str | None = RECOMMENDED,
         backend: str = AUTO,
         label: str | Path | None = None,
@@ -113,8 +124,8 @@ class NeuralXC(ElectronicLevels, Calculator):
         self._configure(
             {
                 "xc": xc, "charge": charge, "multiplicity": multiplicity, "magmoms": magmoms,
-                "dispersion": dispersion, "backend": backend, "label": label, "txt": txt,
-                **settings,
+                "excitation": excitation, "dispersion": dispersion, "backend": backend,
+                "label": label, "txt": txt, **settings,
             }
         )  # fmt: skip
         if atoms is not None:
@@ -150,6 +161,11 @@ class NeuralXC(ElectronicLevels, Calculator):
             raise InvalidInputError(
                 f"multiplicity: expected a positive integer 2S+1, got {multiplicity!r}"
             )
+        excitation = parameters["excitation"]
+        if not isinstance(excitation, TransitionConstraint | None):
+            raise InvalidInputError(
+                f"excitation: expected a TransitionConstraint or None, got {excitation!r}"
+            )
         dispersion = recommended_dispersion(functional, parameters["dispersion"])
         # nothing is assigned before everything has been checked
         self.functional, self._dispersion, self._keywords = functional, dispersion, keywords
@@ -168,7 +184,14 @@ class NeuralXC(ElectronicLevels, Calculator):
         if field is not None:
             x, y, z = (f / units.HARTREE_BOHR_EV_ANGSTROM for f in field)
             terms.append(ElectricField((x, y, z)))
-        self.backend, self._chosen = load_host(name), (name, reason)
+        backend, excitation = load_host(name), self.parameters["excitation"]
+        if excitation is not None:
+            if not isinstance(backend, MolecularBackend):
+                raise InvalidInputError(
+                    f"excitation: expected a molecule in PySCF, got backend {name!r} ({reason})"
+                )
+            backend = TransitionBackend(backend, excitation)
+        self.backend, self._chosen = backend, (name, reason)
         self.settings, self.terms = settings, tuple(terms)
         self.solution = None
 
@@ -187,9 +210,12 @@ class NeuralXC(ElectronicLevels, Calculator):
     ) -> None:
         """Solve the Kohn-Sham equations and fill `results` (ASE's interface)."""
         periodic = atoms is not None and bool(atoms.pbc.any())
+        refused = {"stress"} if not periodic else set()
+        refused |= {"forces", "stress"} if self.parameters["excitation"] is not None else set()
         for name in properties:
-            if name not in self.implemented_properties or (name == "stress" and not periodic):
-                raise PropertyNotImplementedError(f"{name} of a molecule is not available")
+            if name not in self.implemented_properties or name in refused:
+                kind = "an excited state" if self.parameters["excitation"] else "a molecule"
+                raise PropertyNotImplementedError(f"{name} of {kind} is not available")
         super().calculate(atoms, properties, system_changes)
         self._prepare(self.atoms)
         missing = "energy" not in self.results
@@ -292,7 +318,7 @@ class NeuralXC(ElectronicLevels, Calculator):
 
     def __repr__(self) -> str:
         parts = [f"xc={self.functional.name!r}"]
-        shown = ("charge", "multiplicity")
+        shown = ("charge", "multiplicity", "excitation")
         parts += [f"{k}={self.parameters[k]!r}" for k in shown if self.parameters[k]]
         if self._dispersion is not None:
             parts.append(f"dispersion={self._dispersion.name!r}")

@@ -19,7 +19,7 @@ LAYERS = [
     {"features", "workflows", "campaign"},
     {"functional"},
     {"backend"},
-    {"terms", "derivatives", "response"},
+    {"terms", "derivatives", "response", "excited"},
     {"fidelity", "report", "levels", "recommended"},
     {"calculator", "training"},
     {"labeller"},

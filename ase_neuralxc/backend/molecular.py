@@ -86,7 +86,7 @@ class MolecularBackend:
         system = resolve_spin(system)
         reference = resolve_reference(system, settings)
         mol = build_mole(system, settings)
-        template = self._mean_field(mol, functional, settings, reference, terms)
+        template = self.mean_field(mol, functional, settings, reference, terms)
         template.grids.build(with_non0tab=True)
 
         def make() -> Any:
@@ -112,7 +112,7 @@ class MolecularBackend:
             system=system,
             settings=settings,
             reference=reference,
-            energies=_itemise(mf, mol, density, terms),
+            energies=itemise(mf, mol, density, terms),
             density_matrix=density,
             mo_energy=np.asarray(mf.mo_energy),
             mo_coeff=np.asarray(mf.mo_coeff),
@@ -142,7 +142,9 @@ class MolecularBackend:
         """Dipole [3] in e*Bohr, charges [n] in e, moments [n] and total moment in mu_B."""
         charges, magmoms = atomic_populations(solution)
         return {
-            "dipole": np.asarray(solution.host.dip_moment(unit="AU", verbose=0)),
+            "dipole": np.asarray(
+                solution.host.dip_moment(dm=solution.density_matrix, unit="AU", verbose=0)
+            ),
             "charges": charges,
             "magmom": float(solution.system.spin_state.pyscf_spin),
             "magmoms": magmoms,
@@ -170,7 +172,7 @@ class MolecularBackend:
             "weights": np.ones(1),
         }
 
-    def _mean_field(
+    def mean_field(
         self,
         mol: Any,
         functional: XCFunctional | LibxcFunctional,
@@ -178,6 +180,18 @@ class MolecularBackend:
         reference: str,
         terms: Sequence[EnergyTerm],
     ) -> Any:
+        """A host object that is ready to be converged.
+
+        Args:
+            mol: PySCF's molecule.
+            functional: a torch functional or one of libxc.
+            settings: grid, tolerances, fitting, solvent.
+            reference: "rks", "uks" or "roks".
+            terms: additive energy terms.
+
+        Returns:
+            PySCF's mean-field object.
+        """
         mf = getattr(self.dft, reference.upper())(mol)
         mf.verbose = 0
         mf.chkfile = mf._chkfile = None  # the density is kept by the calculator, not by PySCF
@@ -251,11 +265,37 @@ class _WithTerms:
 
 
 def first_order(mf: Any) -> Any:
-    """The first-order object behind a second-order one: same orbitals, plain methods."""
+    """The first-order object behind a second-order one: same orbitals, plain methods.
+
+    Args:
+        mf: PySCF's mean-field object of a solution.
+
+    Returns:
+        The object whose derivatives and response can be asked for.
+
+    Raises:
+        InvalidInputError: it keeps some orbitals frozen, which none of these accounts for.
+    """
+    if getattr(mf, "frozen_orbitals", None) is not None:
+        raise InvalidInputError(
+            "solution: expected a ground state; derivatives and response of a state with frozen "
+            "orbitals (excitation=) are not available"
+        )
     return mf.undo_newton() if hasattr(mf, "undo_newton") else mf
 
 
-def _itemise(mf: Any, mol: Any, density: NDArray, terms: Sequence[EnergyTerm]) -> dict[str, float]:
+def itemise(mf: Any, mol: Any, density: NDArray, terms: Sequence[EnergyTerm]) -> dict[str, float]:
+    """Energies of a converged host object in Hartree, as `KSSolution.energies` has them.
+
+    Args:
+        mf: PySCF's mean-field object.
+        mol: its molecule.
+        density: its density matrix.
+        terms: additive energy terms.
+
+    Returns:
+        Name -> energy.
+    """
     summary = mf.scf_summary
     energies = {
         "nuclear": float(summary["nuc"]),

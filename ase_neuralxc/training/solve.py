@@ -29,8 +29,9 @@ class RoomyBackend(MolecularBackend):
 
     fitting_bytes = 1e9
 
-    def _mean_field(self, *args: Any) -> Any:
-        mf = super()._mean_field(*args)
+    def mean_field(self, *args: Any) -> Any:
+        """As the parent's, with more memory and the compact integrator."""
+        mf = super().mean_field(*args)
         if isinstance(args[1], LibxcFunctional):
             mf = use_compact_integration(mf)
         if isinstance(mf._numint, CompactIntegration):

@@ -1,0 +1,1 @@
+"""Excited states by constrained ground-state theory."""
