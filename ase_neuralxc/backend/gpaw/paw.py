@@ -2,9 +2,10 @@
 
 E_a = E_xc[n_a] - E_xc[~n_a], both integrated over Lebedev directions and radial points within the
 augmentation sphere (Kresse and Joubert, PRB 59, 1758 (1999); Sun, Marsman, Csonka et al., PRB 84,
-035117 (2011) for tau). GPAW calls the functional for one direction at a time, some hundred
-thousand points in calls of a few hundred: with a Python functional the calls cost more than the
-points. Here the expansions are matrix products, and the functional is called once per atom.
+035117 (2011) for tau). GPAW calls the functional for one direction at a time, some ten thousand
+points per atom in calls of a few hundred: with a Python functional the calls cost more than the
+points. Here the expansions are matrix products, the radial points are a third of GPAW's
+(`radial.py`), and the functional is called once per atom.
 
 Letters: c all-electron or pseudo, s spin, L harmonic (l, m), d direction, g radial point, p pair of
 partial waves, q pair of radial functions, v Cartesian axis.
@@ -12,12 +13,14 @@ partial waves, q pair of radial functions, v Cartesian axis.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ase_neuralxc.backend.clamps import Evaluator
+from ase_neuralxc.backend.gpaw.radial import RadialRule
 
 #: Wave functions and densities that agree within this (atomic units) are the same.
 IDENTICAL = 1e-12
@@ -31,30 +34,32 @@ class OneCentre:
         correction: GPAW's `PAWXCCorrection` of the setup.
         weights: [d] weights of the directions, with sum one.
         with_tau: whether the kinetic-energy density is needed.
+        make_rule: of the radial points.
     """
 
-    def __init__(self, correction: Any, weights: NDArray, with_tau: bool) -> None:
-        points = _points(correction)
-        self.radial = _Derivative(correction.rgd.dr_g[points])
+    def __init__(
+        self,
+        correction: Any,
+        weights: NDArray,
+        with_tau: bool,
+        make_rule: Callable[[Any, int], RadialRule] = RadialRule,
+    ) -> None:
+        rule = make_rule(correction.rgd, _entries(correction))
         self.reference = float(correction.e_xc0)
         self.to_radial = np.ascontiguousarray(correction.B_pqL)
-        products = np.stack([correction.n_qg, correction.nt_qg])
-        self.products = np.ascontiguousarray(products[..., points])  # [c, q, g]
         # with Y_00 = 1/sqrt(4 pi) in the first row of the harmonics
         core = np.sqrt(4 * np.pi) * np.stack([correction.nc_g, correction.nct_g])
-        self.core = core[:, points]  # [c, g]
+        self.core = _with_slope(rule, core)  # [c, 2 g]
+        self.products = _with_slope(rule, np.stack([correction.n_qg, correction.nt_qg]))
         self.harmonics = np.ascontiguousarray(correction.Y_nL)  # [d, L]
         directions, harmonics = self.harmonics.shape
         # r grad Y_L, the axes below each other: [v d, L]
         self.angular = np.ascontiguousarray(
             correction.rnablaY_nLv.transpose(2, 0, 1).reshape(3 * directions, harmonics)
         )
-        self.volumes = weights[:, None] * correction.rgd.dv_g[points]  # [d, g]
-        r = correction.rgd.r_g[points]
-        self.inverse_r = 1 / np.append(r[1], r[1:])  # the centre has no volume: anything finite
-        self.tau = None
-        if with_tau:
-            self.tau = _KineticEnergy(correction, points, self.radial, self.inverse_r)
+        self.volumes = weights[:, None] * rule.volumes  # [d, g]
+        self.inverse_r = 1 / rule.radii
+        self.tau = _KineticEnergy(correction, rule) if with_tau else None
 
     def energy(self, evaluate: Evaluator, D_sp: NDArray) -> tuple[float, NDArray]:
         """Energy of an atom relative to GPAW's reference atom, and its derivative.
@@ -68,12 +73,12 @@ class OneCentre:
         """
         spins = len(D_sp)
         D_sLq = np.tensordot(D_sp, self.to_radial, axes=(1, 0)).transpose(0, 2, 1)
-        n_csLg = D_sLq @ self.products[:, None]
+        n_csLg = D_sLq @ self.products[:, None]  # values, and behind them slopes
         n_csLg[:, :, 0] += self.core[:, None] / spins
-        density = self.harmonics @ n_csLg  # [c, s, d, g]
-        slope = self.harmonics @ self.radial(n_csLg)
+        points = len(self.inverse_r)
+        density, slope = np.split(self.harmonics @ n_csLg, [points], axis=-1)  # [c, s, d, g]
         shape = (2, spins, 3, *density.shape[2:])
-        tangent = (self.angular @ n_csLg).reshape(shape) * self.inverse_r
+        tangent = (self.angular @ n_csLg[..., :points]).reshape(shape) * self.inverse_r
         sigma = np.empty((2 * spins - 1, 2, *density.shape[2:]))
         for x, (s, t) in enumerate([(0, 0), (0, 1), (1, 1)] if spins == 2 else [(0, 0)]):
             sigma[x] = slope[:, s] * slope[:, t]
@@ -98,9 +103,8 @@ class OneCentre:
                 d_slope[:, s] += mixed * slope[:, 1 - s]
                 d_tangent[:, s] += mixed[:, None] * tangent[:, 1 - s]
         d_tangent *= self.inverse_r
-        d_n = self.harmonics.T @ d_density
-        d_n += self.radial.adjoint(self.harmonics.T @ d_slope)
-        d_n += self.angular.T @ d_tangent.reshape(2, spins, len(self.angular), -1)
+        d_n = self.harmonics.T @ np.concatenate([d_density, d_slope], axis=-1)
+        d_n[..., :points] += self.angular.T @ d_tangent.reshape(2, spins, len(self.angular), -1)
         d_sLq = (d_n @ self.products.swapaxes(1, 2)[:, None]).sum(axis=0)
         out = np.tensordot(d_sLq, self.to_radial, axes=((1, 2), (2, 1)))
         if self.tau is not None:
@@ -115,12 +119,10 @@ class _KineticEnergy:
     the pairs p of partial waves with the same radial functions q can be summed first.
     """
 
-    def __init__(
-        self, correction: Any, points: slice, radial: _Derivative, inverse_r: NDArray
-    ) -> None:
-        waves = np.stack([correction.phi_jg, correction.phit_jg])[..., points]  # [c, j, g]
-        slopes, tangents = radial(waves), waves * inverse_r
-        pairs = [(j, k) for j in range(waves.shape[1]) for k in range(j, waves.shape[1])]
+    def __init__(self, correction: Any, rule: RadialRule) -> None:
+        waves = np.stack([correction.phi_jg, correction.phit_jg])  # [c, j, g]
+        slopes, tangents = rule.slope(waves), rule(waves) / rule.radii
+        pairs = [(j, k) for j in range(slopes.shape[1]) for k in range(j, slopes.shape[1])]
         first, second = (list(index) for index in zip(*pairs, strict=True))
         # [c, 2 q, g]: radial products above tangential ones
         self.products = 0.5 * np.concatenate(
@@ -142,8 +144,7 @@ class _KineticEnergy:
                 np.einsum("dpv,dpv->dp", gradients[:, left], gradients[:, right]),
             ]
         )  # [radial or tangential, d, p]
-        core = np.stack([correction.tauc_g, correction.tauct_g]) / np.sqrt(4 * np.pi)
-        self.core = core[:, points]
+        self.core = rule(np.stack([correction.tauc_g, correction.tauct_g])) / np.sqrt(4 * np.pi)
 
     def density(self, D_sp: NDArray) -> NDArray:
         """Kinetic-energy densities tau, [c, s, d, g]."""
@@ -159,35 +160,13 @@ class _KineticEnergy:
         return np.einsum("sxdp,xdp->sp", sums, self.angles)
 
 
-class _Derivative:
-    """d/dr on GPAW's radial grid: central differences along the index, and their adjoint."""
-
-    def __init__(self, spacing: NDArray) -> None:
-        self.inverse = 1 / spacing
-
-    def __call__(self, f: NDArray) -> NDArray:
-        out = np.empty_like(f)
-        out[..., 0] = f[..., 1] - f[..., 0]
-        out[..., 1:-1] = 0.5 * (f[..., 2:] - f[..., :-2])
-        out[..., -1] = f[..., -1] - f[..., -2]
-        out *= self.inverse
-        return out
-
-    def adjoint(self, f: NDArray) -> NDArray:
-        """Transpose of the derivative, along the last axis."""
-        scaled = f * self.inverse
-        out = np.zeros_like(f)
-        out[..., 2:] += 0.5 * scaled[..., 1:-1]
-        out[..., :-2] -= 0.5 * scaled[..., 1:-1]
-        out[..., 1] += scaled[..., 0]
-        out[..., 0] -= scaled[..., 0]
-        out[..., -1] += scaled[..., -1]
-        out[..., -2] -= scaled[..., -1]
-        return out
+def _with_slope(rule: RadialRule, tables: NDArray) -> NDArray:
+    """Functions at the points of the rule and, behind them, their slopes: [..., 2 g]."""
+    return np.concatenate([rule(tables), rule.slope(tables)], axis=-1)
 
 
-def _points(correction: Any) -> slice:
-    """Radial points up to where the two densities are one, and all they give cancels.
+def _entries(correction: Any) -> int:
+    """Entries of GPAW's radial tables up to where both densities are one and all they give cancels.
 
     GPAW's grid extends to twice the cutoff radius, for the projectors.
     """
@@ -200,7 +179,7 @@ def _points(correction: Any) -> slice:
     for true, pseudo in pairs:
         differ |= (np.abs(np.subtract(true, pseudo)) > IDENTICAL).reshape(-1, differ.size).any(0)
     # the slope differs one point further, and is taken from one point beyond that
-    return slice(0, int(np.nonzero(differ)[0][-1]) + 3)
+    return int(np.nonzero(differ)[0][-1]) + 3
 
 
 def _flat(a: NDArray) -> NDArray:

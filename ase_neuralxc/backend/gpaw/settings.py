@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from ase_neuralxc.backend.clamps import DensityClamps
+from ase_neuralxc.backend.gpaw.radial import RULE
 from ase_neuralxc.backend.kpoints import KPoints, check_kpoints, describe_kpoints
 from ase_neuralxc.backend.libxc import LibxcFunctional
 from ase_neuralxc.backend.settings import rule
@@ -91,11 +92,13 @@ class GPAWSettings:
         """
         sampling, density = describe_kpoints(self.kpts)
         clamps = self.clamps_for(functional)
+        native = clamps is None and isinstance(functional, LibxcFunctional)
+        grid = f"k-points {sampling}" + (", dipole layer" if self.dipole_layer else "")
         return {
             "host": "gpaw",
             "basis": f"plane waves {self.ecut:g} eV",
             "ecp": f"PAW PBE {rule(self.setups)}",
-            "grid": f"k-points {sampling}" + (", dipole layer" if self.dipole_layer else ""),
+            "grid": grid if native else f"{grid}, one-centre points {RULE}",
             "kpoint_density": density,
             "density_clamps": None if clamps is None else clamps.rule,
             "smearing_ev": self.smearing,

@@ -7,6 +7,7 @@ import pytest
 
 from ase_neuralxc.backend.clamps import ClampedEvaluator, DensityClamps
 from ase_neuralxc.backend.gpaw.paw import OneCentre
+from ase_neuralxc.backend.gpaw.radial import RadialRule
 from ase_neuralxc.backend.pointwise import evaluate_invariants
 from ase_neuralxc.functional import load_functional
 
@@ -37,7 +38,22 @@ def occupied(setup, spins, seed=0):
     return np.array(matrices)
 
 
-def one_centre(setup, name):
+class EveryEntry:
+    """GPAW's own rule: the sum over all entries of its tables, slopes one-sided at both ends."""
+
+    def __init__(self, grid, entries):
+        self.grid, self.entries = grid, entries
+        self.volumes = grid.dv_g[:entries]
+        self.radii = np.append(grid.r_g[1], grid.r_g[1:entries])  # no volume at the centre
+
+    def __call__(self, table):
+        return np.ascontiguousarray(table[..., : self.entries])
+
+    def slope(self, table):
+        return np.gradient(self(table), axis=-1) / self.grid.dr_g[: self.entries]
+
+
+def one_centre(setup, name, rule=RadialRule):
     from gpaw.sphere.lebedev import weight_n
 
     functional = load_functional(name)
@@ -45,7 +61,7 @@ def one_centre(setup, name):
     def evaluate(arrays, polarised):
         return evaluate_invariants(functional, arrays, polarised)[:2]
 
-    expansion = OneCentre(setup.xc_correction, weight_n, name == "r2scan")
+    expansion = OneCentre(setup.xc_correction, weight_n, name != "pbe", rule)
     clamped = ClampedEvaluator(evaluate, DensityClamps(1e-9))
     return lambda D_sp: expansion.energy(clamped, D_sp)
 
@@ -65,7 +81,7 @@ def test_energy_and_potential_are_gpaws(element, name, tolerance, spins):
     energy = native.calculate_paw_correction(setup, D_sp.copy(), theirs)
     assert abs(energy) > 0.05
     assert np.abs(theirs).max() > 0.1
-    ours, derivative = one_centre(setup, name)(D_sp)
+    ours, derivative = one_centre(setup, name, EveryEntry)(D_sp)
     assert ours == pytest.approx(energy, abs=tolerance)
     # GPAW's derivative is not quite that of its energy at the first radial points
     np.testing.assert_allclose(derivative, theirs, atol=2e-6)
@@ -84,3 +100,33 @@ def test_potential_is_the_derivative_of_the_energy(name, spins):
     numerical = (energy(D_sp + step * direction)[0] - energy(D_sp - step * direction)[0]) / 2 / step
     assert abs(slope) > 0.01
     assert slope == pytest.approx(numerical, abs=2e-7)
+
+
+def distorted(setup):
+    """The density matrix of GPAW's atom, and one with a fifth of it in turned orbitals."""
+    from gpaw.utilities import pack_density, unpack_density
+
+    occupations = setup.calculate_initial_occupation_numbers(0.0, False, 0.0, 1)
+    matrix = unpack_density(setup.initialize_density_matrix(occupations)[0])
+    turn = np.random.default_rng(0).normal(size=matrix.shape)
+    turn = np.linalg.qr(np.eye(len(turn)) + 0.15 * turn)[0]
+    mixed = 0.8 * matrix + 0.2 * turn.T @ matrix @ turn
+    return pack_density(matrix)[None], pack_density(mixed)[None]
+
+
+# The rule moves the energy of an atom by a constant of its core, largest where that is steep. The
+# second density differs from the first by far more than those of two structures do.
+@pytest.mark.parametrize("name", ["pbe", "r2scan", "nxc-s7"])
+@pytest.mark.parametrize(
+    ("element", "constant"), [("H", 1e-6), ("O", 1e-5), ("Si", 1e-5), ("Fe", 1e-5), ("Pd", 3e-4)]
+)
+def test_few_radial_points_give_the_energies_of_all(element, constant, name):
+    setup, _ = atom(element, "pbe")
+    one, other = distorted(setup)
+    few, every = one_centre(setup, name), one_centre(setup, name, EveryEntry)
+    (e_few, v_few), (e_every, v_every) = few(one), every(one)
+    assert e_few == pytest.approx(e_every, abs=constant)
+    gap = every(other)[0] - e_every
+    assert abs(gap) > 5e-5
+    assert few(other)[0] - e_few == pytest.approx(gap, rel=1e-4, abs=1e-7)
+    np.testing.assert_allclose(v_few, v_every, atol=5e-6)
