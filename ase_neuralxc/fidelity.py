@@ -25,11 +25,13 @@ def fidelity_tag(functional: Any, solution: KSSolution, terms: Sequence[Any]) ->
     """
     named = {term.name: term for term in terms}
     named.pop("electric field", None)
+    target = solution.system.spin_state.target
     return FidelityTag(
         functional=functional.name,
         functional_hash=_identity(functional),
         dispersion="+".join(named) or None,
         spin_treatment=solution.reference.upper(),
+        constraint=None if target == "ground" else target,
         exchange_fraction=float(functional.exchange_fraction),
         **solution.settings.fidelity(functional),
     )

@@ -141,6 +141,8 @@ def test_calculator_results_label_and_another_geometry():
     assert "excitation=TransitionConstraint" in repr(atoms.calc)
     label = atoms.calc.export_label()
     assert label.spin_state.target == "triplet HOMO->LUMO"
+    # another surface than the ground state's: labels of both are never mixed unnoticed
+    assert label.fidelity.constraint == "triplet HOMO->LUMO"
     assert label.energy == pytest.approx(results["energy"])
     assert [a.strategy.split(":")[0] for a in solution.history] == ["diis", "triplet"]
     assert 1 < atoms.calc.get_band_gap() < 10  # of the ground state
