@@ -120,14 +120,21 @@ def test_a_broken_symmetry_or_another_cell_is_continued_too(change):
 @pytest.mark.parametrize("name", ["pbe", "r2scan"])
 def test_iron_has_the_moment_of_gpaws_own_functional(name):
     settings = {"ecut": 300.0, "kpts": (3, 3, 3), "smearing": 0.1, "conv_tol_density": 1e-8}
-    solutions = [solve(bulk("Fe"), spec, **settings) for spec in (name, f"libxc:{name}")]
+    specs = (name, f"libxc:{name}")
+    solutions = [solve(bulk("Fe"), spec, **settings) for spec in specs]
+    wider = [solve(bulk("Fe", a=2.95), spec, **settings) for spec in specs]
     moments = [HOST.properties(s)["magmom"] for s in solutions]
     stresses = [HOST.stress(s) * units.STRESS_EV_ANGSTROM3 for s in solutions]
     assert moments[1] > 2
     assert moments[0] == pytest.approx(moments[1], abs=1e-4)
     np.testing.assert_allclose(stresses[0], stresses[1], atol=1e-6)
     # the same constant for every structure: see the one-centre tests
-    assert abs(solutions[0].energy - solutions[1].energy) * units.HARTREE_EV < 2e-5
+    offsets = [
+        (ours.energy - theirs.energy) * units.HARTREE_EV for ours, theirs in (solutions, wider)
+    ]
+    assert abs(wider[1].energy - solutions[1].energy) * units.HARTREE_EV > 0.01
+    assert abs(offsets[0]) < 1e-4
+    assert offsets[1] == pytest.approx(offsets[0], abs=1e-6)
 
 
 @needs_gpaw
