@@ -101,6 +101,19 @@ def test_td(stretched, capsys) -> None:
     assert f"{singlets['excitation_energies'][0]:.4f}" in capsys.readouterr().out
 
 
+def test_excite(stretched, capsys) -> None:
+    arguments = ["excite", stretched, *CHEAP, "--basis", "6-31g"]
+    code, found = run_json(capsys, [*arguments, "--state", "triplet"])
+    assert (code, found["state"]) == (0, "triplet HOMO->LUMO")
+    _, response = run_json(capsys, ["td", *arguments[1:], "--states", "1", "--triplets"])
+    assert found["excitation_energy"] == pytest.approx(response["excitation_energies"][0], abs=1.0)
+    assert found["energy"] - found["excitation_energy"] == pytest.approx(response["energy"])
+    assert main([*arguments, "--move", "HOMO:LUMO:0.5", "--move", "0:2:0.5"]) == 0
+    assert "singlet HOMO->LUMO 0.5, 0->2 0.5 (T-CDFT)" in capsys.readouterr().out
+    assert main([*arguments, "--move", "HOMO:LUMO:0.5"]) == 2
+    assert "sum 1, one electron" in capsys.readouterr().err
+
+
 def test_label_is_resumable_and_its_labels_are_readable(tmp_path, capsys) -> None:
     from ase_neuralxc.records.io import read_records
 

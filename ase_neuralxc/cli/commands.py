@@ -219,6 +219,36 @@ def td(arguments: argparse.Namespace) -> int:
     return OK
 
 
+def excite(arguments: argparse.Namespace) -> int:
+    """`neuralxc excite`: one excited state by a constrained transition."""
+    from ase_neuralxc.excited.transition import TransitionConstraint
+
+    atoms = read_structure(arguments.structure, arguments.index)
+    moves = arguments.move or [("HOMO", "LUMO", 1.0)]
+    excitation = TransitionConstraint(moves, arguments.state)
+    with progress_bar(arguments, "state") as progress:
+        attach(arguments, atoms).set(excitation=excitation)
+        energy = atoms.get_potential_energy()
+        progress(1, 1, excitation.name)
+    results = atoms.calc.results
+    summary = {
+        **describe(atoms),
+        "state": excitation.name,
+        "energy": energy,
+        "excitation_energy": results["excitation_energy"],
+        "dipole": results["dipole"],
+    }
+    table = [
+        f"{excitation.name} (T-CDFT)",
+        f"ground state      {energy - results['excitation_energy']:18.8f} eV",
+        f"excited state     {energy:18.8f} eV",
+        f"excitation energy {results['excitation_energy']:18.8f} eV",
+        f"dipole            {np.linalg.norm(results['dipole']):18.8f} e*Angstrom",
+    ]
+    emit(arguments, summary, "\n".join(table))
+    return OK
+
+
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "energy": energy,
     "relax": relax,
@@ -228,6 +258,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "phonons": phonons,
     "vib": vib,
     "td": td,
+    "excite": excite,
     "neb": neb,
     "adsorb": adsorb,
     "label": label,

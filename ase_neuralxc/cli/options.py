@@ -47,6 +47,15 @@ def _species(text: str) -> dict[str, float]:
     return {name: float(number) if colon else 1.0 for name, colon, number in pairs}
 
 
+def _move(text: str) -> tuple[int | str, int | str, float]:
+    first, _, rest = text.partition(":")
+    second, colon, weight = rest.partition(":")
+    if not second:
+        raise argparse.ArgumentTypeError(f"expected FROM:TO or FROM:TO:WEIGHT, got {text!r}")
+    orbitals = [int(name) if name.isdigit() else name for name in (first, second)]
+    return orbitals[0], orbitals[1], float(weight) if colon else 1.0
+
+
 def _setting(text: str) -> tuple[str, int | str]:
     name, equals, value = text.partition("=")
     if not equals:
@@ -257,6 +266,15 @@ def build_parser() -> tuple[Parser, dict[str, list[str]]]:
     td.add_argument("--states", type=int, default=5, help="number of states (default 5)")
     td.add_argument("--full", action="store_true", help="TDDFT instead of Tamm-Dancoff")
     td.add_argument("--triplets", action="store_true", help="triplets of a closed shell")
+
+    excite = command("excite", "one excited state by a constrained transition (T-CDFT)", "-1")
+    excite.add_argument(
+        "--move", type=_move, action="append", default=[], metavar="FROM:TO[:WEIGHT]",
+        help="orbitals by name or index, such as HOMO-1:LUMO:0.8; repeatable (default HOMO:LUMO)",
+    )  # fmt: skip
+    excite.add_argument(
+        "--state", default="singlet", help="singlet, triplet or mixed (default singlet)"
+    )
 
     _add_reactions(command)
 
