@@ -65,8 +65,8 @@ class NeuralXC(ElectronicLevels, Calculator):
     eV/Angstrom^3 with ASE's sign.
 
     Args:
-        xc: name of a shipped functional ("nxc-s7", the default, and "nxc-s3", cheaper in
-            crystals, are semi-local; "nxc-h3" has exact exchange) or of a reference ("pbe",
+        xc: name of a shipped functional ("nxc-s7", the default, and its forerunner
+            "nxc-s3" are semi-local; "nxc-h3" has exact exchange) or of a reference ("pbe",
             "r2scan" and so on), path of a checkpoint (`.safetensors`, or a Skala `.fun` file,
             whose TorchScript is run), an `XCFunctional`, or "libxc:NAME" for the host's own
             implementation of a functional.
