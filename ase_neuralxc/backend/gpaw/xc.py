@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 from pyscf.dft import libxc
 
@@ -13,6 +13,7 @@ from ase_neuralxc.backend.libxc import LibxcFunctional
 from ase_neuralxc.backend.pointwise import evaluate_invariants
 from ase_neuralxc.errors import InvalidInputError, MissingDependencyError
 from ase_neuralxc.features.names import Feature
+from ase_neuralxc.functional import load_functional
 from ase_neuralxc.functional.protocol import SemilocalFunctional, XCFunctional
 
 
@@ -69,18 +70,44 @@ def make_xc(
             f"xc: expected a semi-local functional for backend='gpaw', got {functional.name!r}, "
             "which depends on more than the density at a point"
         )
-    torch_evaluator = _torch_evaluator(functional, device)
     with_tau = Feature.TAU in functional.features
-    guarded = torch_evaluator if clamps is None else ClampedEvaluator(torch_evaluator, clamps)
-    return gpaw.point_functional(functional.name, guarded, with_tau)
+    own = _torch_evaluator(functional, device, clamps)
+    base = getattr(getattr(functional, "settings", None), "base", None)
+    if base is not None:
+        cheaper = cast("SemilocalFunctional", load_functional(base))
+        own = Stages(own, _torch_evaluator(cheaper, device, clamps))
+    return gpaw.point_functional(functional.name, own, with_tau)
 
 
-def _torch_evaluator(functional: SemilocalFunctional, device: str) -> Evaluator:
+class Stages:
+    """An evaluator that another one can stand in for, as long as an SCF is far from its end.
+
+    Args:
+        full: the functional that was asked for.
+        cheaper: the one that stands in.
+
+    Attributes:
+        far: whether it does.
+    """
+
+    def __init__(self, full: Evaluator, cheaper: Evaluator) -> None:
+        self.full, self.cheaper, self.far = full, cheaper, False
+
+    def __call__(self, arrays: Any, polarised: bool) -> Any:
+        """As `Evaluator`."""
+        return (self.cheaper if self.far else self.full)(arrays, polarised)
+
+
+def _torch_evaluator(
+    functional: SemilocalFunctional, device: str, clamps: DensityClamps | None
+) -> Evaluator:
+    functional.to(device)
+
     def evaluate(arrays: Any, polarised: bool) -> Any:
         energy, first, _ = evaluate_invariants(functional, arrays, polarised, 1, device)
         return energy, first
 
-    return evaluate
+    return evaluate if clamps is None else ClampedEvaluator(evaluate, clamps)
 
 
 def _gpaw_name(functional: LibxcFunctional) -> str:
