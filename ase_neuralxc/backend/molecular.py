@@ -7,7 +7,7 @@ of `pyscf.dft` without a second implementation.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -26,7 +26,7 @@ from ase_neuralxc.backend.population import atomic_populations
 from ase_neuralxc.backend.precision import GrowingPrecision
 from ase_neuralxc.backend.protocol import EnergyTerm
 from ase_neuralxc.backend.settings import KSSettings
-from ase_neuralxc.backend.solution import KSSolution
+from ase_neuralxc.backend.solution import KSSolution, SCFAttempt
 from ase_neuralxc.backend.solvent import attach_solvent
 from ase_neuralxc.backend.stability import doubtful
 from ase_neuralxc.backend.system import System, build_mole, resolve_reference, resolve_spin
@@ -89,11 +89,6 @@ class MolecularBackend:
         template = self.mean_field(mol, functional, settings, reference, terms)
         template.grids.build(with_non0tab=True)
 
-        def make() -> Any:
-            fresh = template.copy()
-            fresh.diis = True
-            return fresh
-
         if guess is None or guess.shape[-1] != mol.nao or (guess.ndim == 3) == (reference == "rks"):
             guess = initial_density(template, system, reference)
 
@@ -104,9 +99,7 @@ class MolecularBackend:
                 return True
             return attempts > 1 or doubtful(mf, system.numbers)
 
-        mf, history = climb(make, guess, self.ladder, follow)
-        if isinstance(mf._numint, CompactIntegration):
-            mf._numint.forget_orbitals()
+        mf, history = converge(template, guess, self.ladder, follow)
         density = np.asarray(mf.make_rdm1())
         return KSSolution(
             system=system,
@@ -262,6 +255,38 @@ class _WithTerms:
             if operator is not None:
                 total = total + operator
         return lib.tag_array(total, ecoul=veff.ecoul, exc=exc, vj=veff.vj, vk=veff.vk)
+
+
+def converge(
+    template: Any,
+    guess: NDArray,
+    ladder: Sequence[Strategy],
+    follow_instabilities: Callable[[Any, int], bool] = lambda mf, attempts: False,
+) -> tuple[Any, tuple[SCFAttempt, ...]]:
+    """Climb the ladder on copies of a host object, which give back the memory of their orbitals.
+
+    Args:
+        template: what `MolecularBackend.mean_field` made, with its grid.
+        guess: starting density matrix.
+        ladder: strategies, cheapest first.
+        follow_instabilities: as for `climb`.
+
+    Returns:
+        The converged host object and the history.
+
+    Raises:
+        SCFNotConverged: no strategy converged.
+    """
+
+    def make() -> Any:
+        fresh = template.copy()
+        fresh.diis = True
+        return fresh
+
+    mf, history = climb(make, guess, ladder, follow_instabilities)
+    if isinstance(mf._numint, CompactIntegration):
+        mf._numint.forget_orbitals()
+    return mf, history
 
 
 def first_order(mf: Any) -> Any:

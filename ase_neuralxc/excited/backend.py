@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pyscf import lib
 
-from ase_neuralxc.backend.ladder import DIIS, EnergyDIIS, climb
+from ase_neuralxc.backend.ladder import DIIS, EnergyDIIS
 from ase_neuralxc.backend.libxc import LibxcFunctional
-from ase_neuralxc.backend.molecular import MolecularBackend, itemise
+from ase_neuralxc.backend.molecular import MolecularBackend, converge, itemise
 from ase_neuralxc.backend.protocol import EnergyTerm
 from ase_neuralxc.backend.settings import KSSettings
 from ase_neuralxc.backend.solution import KSSolution, SCFAttempt
@@ -36,7 +36,7 @@ STRATEGIES = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ExcitedSolution(KSSolution):
     """A constrained excited state, with the ground state from which its electrons moved.
 
@@ -45,26 +45,20 @@ class ExcitedSolution(KSSolution):
     the triplet.
 
     Attributes:
-        ground: solution of the ground state.
+        ground: solution of the ground state, without its host object.
     """
 
-    ground: KSSolution | None = None
+    ground: KSSolution
 
     @property
     def excitation_energy(self) -> float:
         """Vertical excitation energy in Hartree."""
-        return self.energy - self._ground.energy
+        return self.energy - self.ground.energy
 
     @property
     def restart(self) -> Any:
         """Density of the ground state."""
-        return self._ground.restart
-
-    @property
-    def _ground(self) -> KSSolution:
-        if self.ground is None:
-            raise InvalidInputError("solution: an excited state without its ground state")
-        return self.ground
+        return self.ground.restart
 
 
 class TransitionBackend:
@@ -142,7 +136,7 @@ class TransitionBackend:
             history=ground.history + history,
             host=mf,
             sizes=ground.sizes,
-            ground=ground,
+            ground=replace(ground, host=None),
         )
 
     def forces(self, solution: KSSolution) -> NDArray:
@@ -169,10 +163,8 @@ class TransitionBackend:
             "excitation_energy": solution.excitation_energy,
         }
 
-    def spectrum(self, solution: KSSolution) -> dict[str, Any]:
+    def spectrum(self, solution: ExcitedSolution) -> dict[str, Any]:
         """Levels of the ground state, as the host gives them."""
-        if not isinstance(solution, ExcitedSolution) or solution.ground is None:
-            raise InvalidInputError("solution: expected that of an excited state")
         return self.host.spectrum(solution.ground)
 
     def _determinant(
@@ -192,17 +184,12 @@ class TransitionBackend:
         template = lib.set_class(template, (_WithFrozenOrbitals, template.__class__))
         template.frozen_orbitals = frozen
 
-        def make() -> Any:
-            fresh = template.copy()
-            fresh.diis = True
-            return fresh
-
         start = []
         for space, count in zip(frozen, electrons, strict=True):
             # the others of the ground state are sorted by their energy in it
             orbitals = np.hstack([space.others, space.orbitals])
             start.append((orbitals * space.occupations(count)) @ orbitals.T)
-        mf, history = climb(make, np.array(start), STRATEGIES)
+        mf, history = converge(template, np.array(start), STRATEGIES)
         name = "triplet" if triplet else "mixed"
         history = tuple(replace(a, strategy=f"{name}: {a.strategy}") for a in history)
         density = np.asarray(mf.make_rdm1())

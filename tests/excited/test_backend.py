@@ -1,5 +1,7 @@
 """Constrained excited states: the constraint holds, everything else is relaxed, and no more."""
 
+import pickle
+
 import numpy as np
 import pytest
 from ase import Atoms
@@ -103,7 +105,7 @@ def test_above_a_free_determinant_and_not_far(formaldehyde):
     solution = formaldehyde["mixed"]
     ground = solution.ground
     free = MolecularBackend().mean_field(
-        ground.host.mol, NeuralXC("pbe").functional, solution.settings, "uks", ()
+        solution.host.mol, NeuralXC("pbe").functional, solution.settings, "uks", ()
     )
     orbitals = np.stack([np.asarray(ground.mo_coeff)] * 2)
     occupations = np.stack([np.asarray(ground.mo_occ) / 2] * 2)
@@ -156,6 +158,8 @@ def test_calculator_results_label_and_another_geometry():
         excitations(atoms.calc, atoms)
     with pytest.raises(InvalidInputError, match="frozen orbitals"):
         polarizability(atoms.calc.solution)
+    again = pickle.loads(pickle.dumps(atoms.calc))
+    assert again.results["excitation_energy"] == atoms.calc.results["excitation_energy"]
     atoms.calc.set(excitation=None)
     assert atoms.get_potential_energy() < label.energy
     assert "excitation_energy" not in atoms.calc.results

@@ -142,8 +142,10 @@ def solve_structure(
             parameters = _parameters(structure, settings, xc, strategy)
             dft = _fresh(gpaw, structure, parameters)
             # learned functionals can be nearly indifferent to a moment, with minima along it: the
-            # base leads to a low one, in fewer and cheaper cycles
-            stages = getattr(xc, "evaluate", None) if structure.reference == "uks" else None
+            # base leads to a low one, in fewer and cheaper cycles. Should it not get there, the
+            # strategies after the first do without
+            magnet = structure.reference == "uks" and strategy is ladder[0]
+            stages = getattr(xc, "evaluate", None) if magnet else None
             if _converge(gpaw, dft, strategy.name, history, stages):
                 return GPAWRun(dft, structure, settings, functional, parameters), tuple(history)
     tried = "; ".join(f"{a.strategy}: {a.cycles} cycles, E = {a.energy:.6f} Ha" for a in history)

@@ -7,7 +7,7 @@ from gpaw_runs import HOST, functional, needs_gpaw, solve
 
 from ase_neuralxc.backend.clamps import DensityClamps
 from ase_neuralxc.backend.gpaw import scf
-from ase_neuralxc.backend.gpaw.xc import Stages, make_xc
+from ase_neuralxc.backend.gpaw.xc import Stages, load_gpaw, make_xc
 
 pytestmark = needs_gpaw
 CHEAP = {"ecut": 250.0}
@@ -49,7 +49,16 @@ def test_the_end_is_that_of_the_functional_itself(monkeypatch):
     monkeypatch.setattr(scf, "NEAR", np.inf)
     straight = hydrogen()
     assert staged.energy == pytest.approx(straight.energy, abs=2e-6)
-    assert HOST.properties(staged)["magmom"] == pytest.approx(1, abs=1e-3)
+    assert HOST.properties(staged)["magmom"] == pytest.approx(1, abs=1e-9)
+
+
+def test_a_base_that_does_not_get_near_leaves_the_functional_to_the_next_strategy(monkeypatch):
+    def stuck(dft, stages):
+        raise load_gpaw().KohnShamConvergenceError
+
+    monkeypatch.setattr(scf, "_approach", stuck)
+    solution = hydrogen()
+    assert [a.converged for a in solution.history] == [False, True]
 
 
 def test_spin_unpolarised_calculations_do_without(monkeypatch):
