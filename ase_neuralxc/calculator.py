@@ -32,11 +32,7 @@ from ase_neuralxc.excited.transition import TransitionConstraint
 from ase_neuralxc.fidelity import convergence_record, fidelity_tag, provenance
 from ase_neuralxc.functional.protocol import XCFunctional
 from ase_neuralxc.levels import ElectronicLevels
-from ase_neuralxc.recommended import (
-    RECOMMENDED,
-    recommended_dispersion,
-    recommended_settings,
-)
+from ase_neuralxc.recommended import RECOMMENDED, recommended_settings, with_dispersion
 from ase_neuralxc.records import LabelRecord, SpinState, units
 from ase_neuralxc.records.label import RESULTS
 from ase_neuralxc.report import write_report
@@ -79,7 +75,8 @@ class NeuralXC(ElectronicLevels, Calculator):
             from the ground state, whose charge and multiplicity the arguments before describe.
         dispersion: "d3bj", "d4", either with ":NAME" for another functional's damping, None, or
             "recommended": what the card of a trained functional names, nothing for others. A
-            Skala file that names the damping that belongs to it gets that one.
+            Skala file that names the damping that belongs to it gets that one. VV10, which some
+            functionals of libxc have, is left out with it.
         backend: "pyscf" (molecules), "pyscf-pbc" or "gpaw" (crystals, slabs, boxed molecules), or
             "auto": PySCF for molecules; for periodic structures GPAW where it is installed.
         label: path without suffix; the density is kept in `label.npz` and read on restart.
@@ -166,7 +163,7 @@ class NeuralXC(ElectronicLevels, Calculator):
             raise InvalidInputError(
                 f"excitation: expected a TransitionConstraint or None, got {excitation!r}"
             )
-        dispersion = recommended_dispersion(functional, parameters["dispersion"])
+        functional, dispersion = with_dispersion(functional, parameters["dispersion"])
         # nothing is assigned before everything has been checked
         self.functional, self._dispersion, self._keywords = functional, dispersion, keywords
         self.backend, self._chosen = None, ("", "")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ase_neuralxc.backend.libxc import PREFIX
+from ase_neuralxc.backend.libxc import LibxcFunctional
 from ase_neuralxc.terms.dispersion import Dispersion, parse_dispersion
 
 #: Value of `dispersion` that leaves the choice to the functional.
@@ -28,15 +28,16 @@ def recommended_settings(functional: Any, host: str) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def recommended_dispersion(functional: Any, asked: str | None) -> Dispersion | None:
-    """The dispersion correction of a calculation.
+def with_dispersion(functional: Any, asked: str | None) -> tuple[Any, Dispersion | None]:
+    """The dispersion correction of a calculation, and what it is added to.
 
     Args:
         functional: any functional.
         asked: what the user wrote: a method, a method and a damping, None, or `RECOMMENDED`.
 
     Returns:
-        The term, or None.
+        The functional, without the nonlocal correlation (VV10) whose place the correction takes
+        (Najibi and Goerigk, JCTC 14, 5725, 2018), and the correction or None.
 
     Raises:
         InvalidInputError: an unknown method or damping.
@@ -44,5 +45,7 @@ def recommended_dispersion(functional: Any, asked: str | None) -> Dispersion | N
     if asked == RECOMMENDED:
         card = getattr(functional, "card", None)
         asked = None if card is None else card.dispersion
-    damping = getattr(functional, "dispersion", None) or functional.name.removeprefix(PREFIX)
-    return parse_dispersion(asked, damping)
+    term = parse_dispersion(asked, getattr(functional, "dispersion", None) or functional.name)
+    if term is not None and isinstance(functional, LibxcFunctional):
+        functional = functional.without_vv10()
+    return functional, term

@@ -21,12 +21,12 @@ from typing import Any
 # Before NumPy is loaded: parallel work is done by processes.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from ase_neuralxc.backend.libxc import PREFIX, find_functional
+from ase_neuralxc.backend.libxc import PREFIX, LibxcFunctional, find_functional
 from ase_neuralxc.campaign import Campaign
 from ase_neuralxc.errors import InvalidInputError, unknown_name
 from ase_neuralxc.functional.protocol import SemilocalFunctional
 from ase_neuralxc.process import guarded
-from ase_neuralxc.recommended import recommended_dispersion
+from ase_neuralxc.recommended import with_dispersion
 from ase_neuralxc.terms.dispersion import Dispersion
 from ase_neuralxc.training.planning import count_basis_functions, plan
 from ase_neuralxc.training.reactions import (
@@ -55,6 +55,11 @@ class Request:
     functional: Any
     dispersion: Dispersion | None
 
+    @property
+    def source(self) -> str | LibxcFunctional:
+        """What stands for the functional in another process."""
+        return self.functional if isinstance(self.functional, LibxcFunctional) else self.xc
+
 
 def parse() -> argparse.Namespace:
     defaults = SinglePointSettings()
@@ -81,10 +86,14 @@ def request(spec: str) -> Request:
     xc, plus, dispersion = spec.rpartition("+")
     if not plus:
         xc, dispersion = spec, ""
-    functional = find_functional(xc)
-    term = recommended_dispersion(functional, dispersion or None)
+    functional, term = with_dispersion(find_functional(xc), dispersion or None)
     label = functional.name.removeprefix(PREFIX)
     return Request(label if term is None else f"{label}+{term.name}", xc, functional, term)
+
+
+def _plain(name: str) -> str:
+    """For a folder."""
+    return name.replace(":", "-").replace(" ", "-")
 
 
 def choose(sets: list[ReactionSet], names: list[str] | None) -> list[ReactionSet]:
@@ -102,13 +111,13 @@ def single_points(
 ) -> tuple[dict[str, float], SCFSummary]:
     """Energies of one functional, those that are missing computed, and how its SCFs went."""
     identity = settings.identity(wanted.functional)
-    folder = arguments.out / f"{wanted.functional.name.replace(':', '-')}-{identity[-8:]}"
+    folder = arguments.out / f"{_plain(wanted.functional.name)}-{identity[-8:]}"
     campaign = Campaign(folder, identity)
     if not arguments.report_only:
         print(f"{wanted.functional.name}: {len(tasks)} species", file=sys.stderr, flush=True)
         campaign.run(
             tasks,
-            SinglePointTask(wanted.xc, settings),
+            SinglePointTask(wanted.source, settings),
             workers=arguments.workers,
             retries=1,
             progress=not arguments.quiet,
@@ -143,15 +152,15 @@ def compare(arguments: argparse.Namespace) -> Comparison:
     listed = without_species(usable, work.too_large)
     species = unique_species(listed)
     tasks = [s for _, s in sorted(zip(work.costs, work.species, strict=True), key=lambda p: p[0])]
-    base: dict[str, tuple[dict[str, float], SCFSummary | None]] = {}
+    base: dict[str | LibxcFunctional, tuple[dict[str, float], SCFSummary | None]] = {}
     columns = []
     for one in wanted:
-        if one.xc not in base:
+        if one.source not in base:
             if arguments.stored is None:
-                base[one.xc] = single_points(one, tasks, settings, arguments)
+                base[one.source] = single_points(one, tasks, settings, arguments)
             else:
-                base[one.xc] = on_densities(one, species, arguments.stored), None
-        energies, scf = base[one.xc]
+                base[one.source] = on_densities(one, species, arguments.stored), None
+        energies, scf = base[one.source]
         if one.dispersion is not None:
             extra = dispersion_energies(one.dispersion, species, list(energies))
             energies = {key: value + extra[key] for key, value in energies.items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pyscf.dft import libxc
@@ -19,12 +19,14 @@ class LibxcFunctional:
 
     Attributes:
         xc_code: PySCF's description, for example "pbe" or "b3lyp".
+        vv10: whether the nonlocal correlation (VV10) of a functional that has it is included.
 
     Raises:
         InvalidInputError: libxc has no such functional.
     """
 
     xc_code: str
+    vv10: bool = True
 
     def __post_init__(self) -> None:
         try:
@@ -37,12 +39,44 @@ class LibxcFunctional:
     @property
     def name(self) -> str:
         """Name for reports and the fidelity tag."""
-        return PREFIX + self.xc_code
+        left_out = libxc.is_nlc(self.xc_code) and not self.vv10
+        return PREFIX + self.xc_code + (" without VV10" if left_out else "")
 
     @property
     def exchange_fraction(self) -> float:
         """Fraction of exact exchange."""
         return float(libxc.hybrid_coeff(self.xc_code))
+
+    @property
+    def dispersion(self) -> str:
+        """Name of the damping of D3 and D4: that of B97M-V, say, is published as that of b97m."""
+        if not libxc.is_nlc(self.xc_code):
+            return self.xc_code
+        return self.xc_code.lower().replace("-", "_").removesuffix("_v")
+
+    @property
+    def has_vv10(self) -> bool:
+        """Whether nonlocal correlation is part of the energy."""
+        return self.vv10 and bool(libxc.is_nlc(self.xc_code))
+
+    def without_vv10(self) -> LibxcFunctional:
+        """The semi-local part: what dispersion corrections like B97M-D3(BJ) are added to."""
+        return replace(self, vv10=False)
+
+    def refuse_vv10(self, host: str) -> None:
+        """Say that a host has no nonlocal correlation.
+
+        Args:
+            host: what to call it.
+
+        Raises:
+            InvalidInputError: the functional has VV10.
+        """
+        if self.has_vv10:
+            raise InvalidInputError(
+                f"xc: expected a functional without nonlocal correlation for {host}, got "
+                f"{self.name!r}; with dispersion='d3bj' or 'd4' the correction takes its place"
+            )
 
 
 def find_functional(spec: Any) -> Any:

@@ -190,6 +190,7 @@ class MolecularBackend:
         mf.chkfile = mf._chkfile = None  # the density is kept by the calculator, not by PySCF
         if isinstance(functional, LibxcFunctional):
             mf.xc = functional.xc_code
+            mf.nlc = "" if functional.has_vv10 else 0
         else:
             mf.xc = "torch"  # neutral: PySCF reads meaning into parts of functional names
             mf._numint = _integrator(functional, settings)

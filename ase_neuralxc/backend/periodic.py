@@ -196,6 +196,8 @@ def _check_functional(
             f"{functional.name!r} with a fraction of {functional.exchange_fraction:g}; there is no "
             "stress of hybrids, and their finite-size error is not corrected"
         )
+    if isinstance(functional, LibxcFunctional):
+        functional.refuse_vv10("periodic PySCF")
     return functional
 
 
@@ -218,7 +220,7 @@ def _mean_field(
     mf.verbose = 0
     mf.chkfile = mf._chkfile = None  # the density is kept by the calculator, not by PySCF
     if isinstance(functional, LibxcFunctional):
-        mf.xc = functional.xc_code
+        mf.xc, mf.nlc = functional.xc_code, 0
         mf._numint = CachingKNumInt(settings.max_memory)
     else:
         mf.xc = "torch"  # neutral: PySCF reads meaning into parts of functional names

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from pyscf.dft.gen_grid import Grids
 
-from ase_neuralxc.backend.libxc import find_functional
+from ase_neuralxc.backend.libxc import LibxcFunctional, find_functional
 from ase_neuralxc.backend.molecular import first_order
 from ase_neuralxc.backend.settings import KSSettings
 from ase_neuralxc.backend.solution import KSSolution
@@ -63,11 +63,11 @@ class SinglePointTask:
     """The task function: SCF, energy on the fine grid. Travels as its settings.
 
     Args:
-        xc: functional as `find_functional` takes it, by name or path.
+        xc: functional as `find_functional` takes it: a name, a path, one of libxc.
         settings: of the calculations.
     """
 
-    def __init__(self, xc: str, settings: SinglePointSettings) -> None:
+    def __init__(self, xc: str | LibxcFunctional, settings: SinglePointSettings) -> None:
         self.xc, self.settings = xc, settings
         self._functional: Any = None
 

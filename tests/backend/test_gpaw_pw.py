@@ -236,6 +236,7 @@ def test_every_strategy_finds_the_same_energy(number):
     [
         ("pbe0", "without exact exchange .* got 'pbe0' with 0.25"),
         ("libxc:b3lyp", "without exact exchange"),
+        ("libxc:b97m_v", "without nonlocal correlation"),
         ("libxc:0.5*pbe,pbe", "at most one exchange and one correlation"),
     ],
 )

@@ -287,6 +287,7 @@ def test_every_strategy_finds_the_same_state(strategy):
     [
         (LibxcFunctional("pbe0"), (), "without exact exchange for periodic PySCF"),
         (load_functional("pbe0"), (), "without exact exchange for periodic PySCF"),
+        (LibxcFunctional("b97m_v"), (), "without nonlocal correlation for periodic PySCF"),
         (AtomMoments(), (), "semi-local functional for periodic PySCF, got the nonlocal"),
         (load_functional("pbe"), (ElectricField((0, 0, 0.01)),), "terms of the geometry alone"),
     ],

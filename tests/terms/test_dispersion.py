@@ -7,10 +7,14 @@ import pytest
 from ase import Atoms
 from ase.build import fcc111
 from numerical import central_difference, force_by_differences
-from pyscf import gto
+from pyscf import dft, gto
 from systems import as_system, water
 
+from ase_neuralxc.backend.libxc import LibxcFunctional
+from ase_neuralxc.backend.molecular import MolecularBackend
+from ase_neuralxc.backend.settings import KSSettings
 from ase_neuralxc.errors import InvalidInputError
+from ase_neuralxc.recommended import with_dispersion
 from ase_neuralxc.records import units
 from ase_neuralxc.terms.dispersion import Dispersion, parse_dispersion
 
@@ -31,6 +35,12 @@ def slab():
     atoms = fcc111("Al", (1, 1, 2), vacuum=8.0)
     atoms.rattle(0.1, seed=1)
     return atoms
+
+
+def as_mole(atoms, basis="sto-3g"):
+    positions = atoms.positions / units.BOHR_ANGSTROM
+    atom = list(zip(atoms.symbols, positions, strict=True))
+    return gto.M(atom=atom, basis=basis, unit="Bohr", verbose=0)
 
 
 STRUCTURES = {"crystal": crystal, "slab": slab}
@@ -77,11 +87,7 @@ def test_a_slab_in_d3_does_not_feel_its_images():
 
 @pytest.mark.parametrize("method", ["d3bj", "d4"])
 def test_a_molecule_is_the_same_as_system_and_as_mole(method):
-    atoms = water()
-    mol = gto.M(
-        atom=list(zip(atoms.symbols, atoms.positions / units.BOHR_ANGSTROM, strict=True)),
-        unit="Bohr", verbose=0,
-    )  # fmt: skip
+    atoms, mol = water(), as_mole(water())
     term = Dispersion(method, "r2scan")
     assert term.energy(mol) < -1e-6
     assert term.energy(as_system(atoms)) == pytest.approx(term.energy(mol), rel=1e-12)
@@ -101,3 +107,24 @@ def test_names_of_methods_and_functionals():
         parse_dispersion("d5", "pbe")
     with pytest.raises(InvalidInputError, match="no damping parameters for the functional 'mine'"):
         parse_dispersion("d3bj", "mine")
+
+
+@pytest.mark.parametrize("method", ["d3bj", "d4"])
+def test_a_correction_takes_the_place_of_nonlocal_correlation(method):
+    functional, term = with_dispersion(LibxcFunctional("B97M-V"), method)
+    assert term == Dispersion(method, "b97m")
+    assert (functional.has_vv10, functional.name) == (False, "libxc:B97M-V without VV10")
+    structure = as_system(water())
+    settings = KSSettings(basis="def2-svp", density_fit=False, grid_level=2)
+    ours = MolecularBackend().solve(structure, functional, settings, [term])
+    theirs = dft.RKS(as_mole(water(), "def2-svp"), xc="b97m_v")
+    theirs.nlc, theirs.grids.level, theirs.small_rho_cutoff = 0, 2, 0
+    expected = theirs.kernel() + term.energy(structure)
+    assert ours.energy == pytest.approx(expected, abs=1e-7)
+
+
+def test_nonlocal_correlation_stays_without_a_correction():
+    functional, term = with_dispersion(LibxcFunctional("b97m_v"), None)
+    assert (functional.has_vv10, functional.name, term) == (True, "libxc:b97m_v", None)
+    plain, _ = with_dispersion(LibxcFunctional("r2scan"), "d4")
+    assert plain.name == "libxc:r2scan"

@@ -60,6 +60,7 @@ def make_xc(
             f"{functional.name!r} with {functional.exchange_fraction:g}"
         )
     if isinstance(functional, LibxcFunctional):
+        functional.refuse_vv10("backend='gpaw'")
         name = _gpaw_name(functional)
         if clamps is None:
             return gpaw.native_functional(name)
