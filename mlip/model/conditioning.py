@@ -3,6 +3,8 @@
 Perez et al., AAAI 2018: s <- s (1 + gamma) + beta on scalars; features of higher degree take only a
 gain, which keeps them equivariant. gamma and beta are linear in a description of the state and
 start at zero: an unconditioned model is the starting point, and what is unknown has its own token.
+The model conditions what it sums over neighbours (a radial function of its own for each state, so
+to say), the features that atoms send, and the last hidden layer.
 """
 
 from __future__ import annotations

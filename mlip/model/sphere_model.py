@@ -129,7 +129,9 @@ class SphereModel(nn.Module):
         if settings.predict_moments:
             self.moments = MomentReadout(channels, n_basis, settings)
         if self.state.size:
+            self.film_density = FiLM(self.state.size, n_basis, l_max)
             self.film_1 = FiLM(self.state.size, channels, l_hidden)
+            self.film_message = FiLM(self.state.size, channels, l_max)
             self.film_2 = FiLM(self.state.size, settings.hidden)
         counts = torch.arange(1, 2 * l_hidden + 2, 2)
         gate_index = torch.repeat_interleave(torch.arange(l_hidden + 1), counts)
@@ -185,7 +187,10 @@ class SphereModel(nn.Module):
             state = self.state(graph, vectors.dtype).index_select(0, graph.batch)
 
         by_atom = harmonics.view(n, slots.width, -1)
-        density = self.density(self._sum(by_atom, basis))
+        summed = self._sum(by_atom, basis)
+        if state is not None:
+            summed = self.film_density(summed, state)
+        density = self.density(summed)
         if spin is not None and spin.vectors is not None:
             density = self._couple_spin(density, pair, spin, atoms)
         features = atoms if spin is None else torch.cat([atoms, spin.atoms], dim=1)
@@ -196,7 +201,10 @@ class SphereModel(nn.Module):
         read = slots.sender_order(harmonics)[:, : hidden.shape[0]].view(n, slots.width, -1)
         sent = torch.bmm(read, hidden.transpose(0, 1)).flatten(0, 1)
         messages = slots.receiver_order(sent) * self.radial(basis)
-        density = self.message(self._sum(by_atom, messages) * MESSAGE_SCALE)
+        summed = self._sum(by_atom, messages) * MESSAGE_SCALE
+        if state is not None:
+            summed = self.film_message(summed, state)
+        density = self.message(summed)
         own = self.own(hidden)
         density = torch.cat([density[: len(own)] + own, density[len(own) :]])
         density = self.receiver_2(density, species)

@@ -29,9 +29,13 @@ from mlip.model.sphere_model import SphereModel
 from mlip.training.calibration import Calibration
 
 FORMAT = "mlip potential"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 #: Settings that files of a version have silently, because there were no others.
 _IMPLIED: dict[str, dict[str, Any]] = {"1": {"radial_decay": 0.0}}
+#: Weights that files of these versions do not have: conditions of sums over neighbours, which are
+#: as if they were not there when they are zero.
+_WITHOUT = {"1", "2"}
+_ADDED = ("model.film_density.weight", "model.film_message.weight")
 #: Architectures by the name in the header.
 ARCHITECTURES = {"sphere": SphereModel}
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
@@ -123,6 +127,9 @@ def load_potential(
         settings = ModelSettings.from_dict({**json.loads(header["settings"]), **implied})
         model = ARCHITECTURES[header["architecture"]](settings)
         potential = Potential(model).to(_DTYPES[header["dtype"]])
+        if header["format_version"] in _WITHOUT:
+            own = potential.state_dict()
+            weights.update({name: torch.zeros_like(own[name]) for name in _ADDED if name in own})
         potential.load_state_dict(weights, strict=True)
         card = ModelCard(**json.loads(header["card"]))
         if dtype is not None:

@@ -71,8 +71,8 @@ def test_damaged_files_are_refused(path):
 
 
 def test_newer_and_foreign_files_are_refused(path, tmp_path):
-    rewrite(path, format_version="3")
-    with pytest.raises(CheckpointError, match="of version '3', this program reads up to 2"):
+    rewrite(path, format_version="4")
+    with pytest.raises(CheckpointError, match="of version '4', this program reads up to 3"):
         load_potential(path)
     rewrite(path, format_version="1", architecture="cube")
     with pytest.raises(CheckpointError, match="expected an architecture of"):
@@ -90,6 +90,22 @@ def test_files_of_the_first_version_keep_their_radial_functions(path, potential)
     assert loaded.model.settings.radial_decay == 0.0
     sizes = loaded.model.bessel.sizes
     torch.testing.assert_close(sizes, torch.full_like(sizes, 2.0**0.5))
+
+
+def test_files_of_the_second_version_condition_features_alone(path, potential):
+    weights = safetensors.torch.load_file(path)
+    with safetensors.safe_open(path, framework="pt") as file:
+        header = {**file.metadata(), "format_version": "2"}
+    for name in ("film_density", "film_message"):
+        getattr(potential.model, name).weight.data.zero_()
+        del weights[f"model.{name}.weight"]
+    path.write_bytes(safetensors.torch.save(weights, header))
+    loaded, _ = load_potential(path)
+    batch = collate_labelled([to_graph(from_atoms(a), 4.0) for a in clusters(3)]).graph
+    assert torch.equal(loaded(batch)["energy"], potential(batch)["energy"])
+    path.write_bytes(safetensors.torch.save(weights, {**header, "format_version": "3"}))
+    with pytest.raises(CheckpointError, match="Missing key"):
+        load_potential(path)
 
 
 def test_settings_that_do_not_fit_the_weights_are_refused(path, potential):
