@@ -66,6 +66,13 @@ CASES = {
         overrides={"epochs": 200},
         target="MAE F 2.5 meV/A with 950 frames",
     ),
+    "ethanol_900_wide": Case(
+        "rmd17/rmd17_ethanol_train_01.npz",
+        900,
+        50,
+        overrides={"epochs": 200, "model": {"channels": 64}},
+        target="MAE F 2.5 meV/A with 950 frames",
+    ),
     "aspirin": Case(
         "rmd17/rmd17_aspirin_train_01.npz", 50, 50, target="MAE E 17.0 meV, F 43.9 meV/A"
     ),

@@ -93,8 +93,10 @@ class Protocol:
     # models of one level, however much data they have
     steps: int = 3000
     tuning_steps: int = 3000
-    # of both levels from scratch: as many as direct tuning and the model it starts from
+    # of both levels from scratch: as many as direct tuning and the model it starts from; one model
+    # for both surfaces takes longer to arrive
     joint_steps: int = 6000
+    film_steps: int = 18000
     lr: float = 0.01
     tuning_lr: float = 0.002
 
@@ -255,15 +257,16 @@ class Comparison:
         start = {"start": str(self.folder / "old-model")}
         film = {"data": {"fidelity": "conditioned"}}
         references = {"data": {"fidelity": "references"}}
-        joint = {"steps": self.protocol.joint_steps}
         models = {
             "old model": old,
             "new alone": self.model("new alone", new),
             "direct tuning": self.model("direct tuning", new, **start),
             "replay": self.model("replay", balanced, **start, **references),
             "replay + FiLM (transfer)": self.model("replay film", balanced, **start, **film),
-            "joint, own references": self.model("joint", balanced, **joint, **references),
-            "joint + FiLM": self.model("joint film", balanced, **joint, **film),
+            "joint, own references": self.model(
+                "joint", balanced, self.protocol.joint_steps, **references
+            ),
+            "joint + FiLM": self.model("joint film", balanced, self.protocol.film_steps, **film),
         }
         rows: Rows = {
             name: {which: self.errors(self.at(run, which), which) for which in ("old", "new")}
