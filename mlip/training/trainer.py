@@ -238,7 +238,7 @@ class Trainer:
         """Continue from the state in the folder of the run.
 
         Raises:
-            CheckpointError: no state, a damaged one, one of a newer version, or of other data.
+            CheckpointError: no state, a damaged one, one of another version, or of other data.
         """
         path = self.folder / STATE_FILE
         try:
@@ -252,7 +252,13 @@ class Trainer:
             )
         if state["fingerprint"] != self.prepared.fingerprint:
             raise CheckpointError(f"{path}: the data are not those the run was started with")
-        self.potential.load_state_dict(state["model"])
+        try:
+            self.potential.load_state_dict(state["model"])
+        except RuntimeError as error:
+            raise CheckpointError(
+                f"{path}: the weights are of another version of the program; finish the run with "
+                f"that one or start it anew: {error}"
+            ) from error
         self.optimizer.load_state_dict(state["optimizer"])
         self.average.average = list(state["average"])
         self.average.steps = state["average_steps"]
