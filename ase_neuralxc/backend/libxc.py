@@ -61,7 +61,7 @@ class LibxcFunctional:
 
     def without_vv10(self) -> LibxcFunctional:
         """The semi-local part: what dispersion corrections like B97M-D3(BJ) are added to."""
-        return replace(self, vv10=False)
+        return replace(self, vv10=False) if self.has_vv10 else self
 
     def refuse_vv10(self, host: str) -> None:
         """Say that a host has no nonlocal correlation.

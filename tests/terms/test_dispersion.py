@@ -127,4 +127,4 @@ def test_nonlocal_correlation_stays_without_a_correction():
     functional, term = with_dispersion(LibxcFunctional("b97m_v"), None)
     assert (functional.has_vv10, functional.name, term) == (True, "libxc:b97m_v", None)
     plain, _ = with_dispersion(LibxcFunctional("r2scan"), "d4")
-    assert plain.name == "libxc:r2scan"
+    assert plain == LibxcFunctional("r2scan")
