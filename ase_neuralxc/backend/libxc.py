@@ -52,7 +52,7 @@ class LibxcFunctional:
         """Name of the damping of D3 and D4: that of B97M-V, say, is published as that of b97m."""
         if not libxc.is_nlc(self.xc_code):
             return self.xc_code
-        return self.xc_code.lower().replace("-", "_").removesuffix("_v")
+        return self.xc_code.lower().replace("-", "").replace("_", "").removesuffix("v")
 
     @property
     def has_vv10(self) -> bool:

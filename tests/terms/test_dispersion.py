@@ -126,5 +126,6 @@ def test_a_correction_takes_the_place_of_nonlocal_correlation(method):
 def test_nonlocal_correlation_stays_without_a_correction():
     functional, term = with_dispersion(LibxcFunctional("b97m_v"), None)
     assert (functional.has_vv10, functional.name, term) == (True, "libxc:b97m_v", None)
+    assert {LibxcFunctional(name).dispersion for name in ("b97mv", "B97M-V", "b97m_v")} == {"b97m"}
     plain, _ = with_dispersion(LibxcFunctional("r2scan"), "d4")
     assert plain == LibxcFunctional("r2scan")
