@@ -21,7 +21,7 @@ from ase_neuralxc.errors import InvalidInputError
 from ase_neuralxc.process import guarded
 from ase_neuralxc.records.files import atomic_write
 from ase_neuralxc.records.units import KCALMOL_HARTREE
-from ase_neuralxc.training.composite import CompositeTask
+from ase_neuralxc.training.composite import FAMILIES, CompositeTask
 from ase_neuralxc.training.planning import count_basis_functions
 from ase_neuralxc.training.reactions import ReactionSet, Species, read_reactions
 
@@ -31,7 +31,12 @@ def parse() -> argparse.Namespace:
     parser.add_argument("data", type=Path, help="JSON lines of species and reactions")
     parser.add_argument("--directory", required=True, type=Path, help="folder of the energies")
     parser.add_argument("--out", required=True, type=Path, help="JSON lines with reference values")
-    parser.add_argument("--max-basis-functions", type=int, help="in cc-pVTZ: leave out larger ones")
+    parser.add_argument(
+        "--family", choices=FAMILIES, default="cc", help="basis sets: def2 has heavy elements"
+    )
+    parser.add_argument(
+        "--max-basis-functions", type=int, help="in the basis of coupled cluster; leave out larger"
+    )
     parser.add_argument("--max-t1", default=0.045, type=float, help="largest T1 diagnostic")
     parser.add_argument("--workers", default=1, type=int, help="processes")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
@@ -41,24 +46,25 @@ def parse() -> argparse.Namespace:
 def main() -> int:
     arguments = parse()
     data = read_reactions(arguments.data)
+    task = CompositeTask(FAMILIES[arguments.family])
     counts: dict[str, int] = {}
     sizes = {
-        name: count_basis_functions(species, "cc-pvtz", counts)
+        name: count_basis_functions(species, task.family.small, counts)
         for name, species in data.species.items()
     }
     limit = arguments.max_basis_functions
     kept = [name for name in sizes if limit is None or sizes[name] <= limit]
     if not kept:
         raise InvalidInputError(
-            f"data: expected species of at most {limit} basis functions in cc-pVTZ in "
+            f"data: expected species of at most {limit} basis functions in {task.family.small} in "
             f"{str(arguments.data)!r}, got {len(sizes)} species, the smallest of "
             f"{min(sizes.values(), default=0)}"
         )
     tasks = [data.species[name] for name in sorted(kept, key=lambda name: sizes[name])]
-    campaign = Campaign(arguments.directory, CompositeTask.identity)
+    campaign = Campaign(arguments.directory, task.identity)
     summary = campaign.run(
         tasks,
-        CompositeTask(),
+        task,
         workers=arguments.workers,
         retries=1,
         progress=not arguments.quiet,
@@ -70,7 +76,7 @@ def main() -> int:
     done = campaign.store.done()
     results = {s.name: campaign.load(s.content_hash) for s in tasks if s.content_hash in done}
     good = {name for name, result in results.items() if result["t1"] <= arguments.max_t1}
-    rows = [meta(data, arguments.max_t1)]
+    rows = [meta(data, task.identity, arguments.max_t1)]
     rows += [species_row(data.species[name]) for name in sorted(good)]
     for reaction in data.reactions:
         if good.issuperset(reaction.species):
@@ -91,11 +97,11 @@ def main() -> int:
     return 0 if summary.n_failed == 0 else 1
 
 
-def meta(data: ReactionSet, max_t1: float) -> dict:
+def meta(data: ReactionSet, method: str, max_t1: float) -> dict:
     """The first line of the file."""
     return {
         **data.meta,
-        "theory_level": f"{CompositeTask.identity}; T1 diagnostics up to {max_t1}",
+        "theory_level": f"{method}; T1 diagnostics up to {max_t1}",
         "ref_kind": "electronic energy differences, ref = sum(coeffs*E)",
         "units": {"positions": "angstrom", "ref": "kcal/mol"},
     }

@@ -9,7 +9,6 @@ sets stay a test.
 from __future__ import annotations
 
 import argparse
-import json
 from itertools import combinations_with_replacement
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from ase.build import molecule
 from ase.data import covalent_radii
 
 from ase_neuralxc.process import guarded
-from ase_neuralxc.records.files import atomic_write
+from ase_neuralxc.training.structures import Collection, hydride
 
 #: Radical, and the hydride that it forms, by name in ASE's G2 collection.
 RADICALS = {
@@ -69,7 +68,7 @@ ATTACK_ANGLE = 105.0
 
 def transfer(donor: str, acceptor: str, stretches: tuple[float, float]) -> Atoms:
     """Two radicals with a hydrogen atom between them, on a line, at `stretches` of both bonds."""
-    left, right = (_hydride(RADICALS[name]) for name in (donor, acceptor))
+    left, right = (hydride(RADICALS[name]) for name in (donor, acceptor))
     for side, stretch in zip((left, right), stretches, strict=True):
         side.positions[1] *= stretch
         side.positions -= side.positions[1]
@@ -77,17 +76,6 @@ def transfer(donor: str, acceptor: str, stretches: tuple[float, float]) -> Atoms
     right.rotate(60, "z")
     del right[1]
     return left + right
-
-
-def _hydride(name: str) -> Atoms:
-    """A hydride: its heavy atom first, at the origin, and a hydrogen second, on the z axis."""
-    atoms = molecule(name)
-    heavy = int(np.argmax(atoms.numbers))
-    rest = [i for i in range(len(atoms)) if i != heavy]
-    atoms = atoms[[heavy, *rest]]
-    atoms.positions -= atoms.positions[0]
-    atoms.rotate(atoms.positions[1], "z")
-    return atoms
 
 
 def addition(radical: str, name: str, atom: int, neighbour: int) -> Atoms:
@@ -138,37 +126,11 @@ def stretched(name: str, fixed: int, moved: int, stretch: float) -> Atoms:
     return atoms
 
 
-class Collection:
-    """Species and reactions, each species once."""
-
-    def __init__(self) -> None:
-        self.species: dict[str, dict] = {}
-        self.reactions: list[dict] = []
-
-    def fragment(self, name: str) -> str:
-        """A molecule or radical of the G2 collection as a species."""
-        return self.add(name, molecule(name), 2 if name in RADICALS else 1)
-
-    def add(self, name: str, atoms: Atoms, multiplicity: int) -> str:
-        """A structure as a species."""
-        self.species[name] = {
-            "type": "species",
-            "name": name,
-            "charge": 0,
-            "multiplicity": multiplicity,
-            "symbols": list(atoms.symbols),
-            "positions": np.round(atoms.positions, 6).tolist(),
-        }
-        return name
-
-    def react(self, name: str, *left: str) -> None:
-        """The energy of a structure above that of its fragments."""
-        names = [name, *(self.fragment(fragment) for fragment in left)]
-        coefficients = [1, *(-1 for _ in left)]
-        label = f"{name} - {' - '.join(left)}"
-        self.reactions.append(
-            {"type": "reaction", "id": label, "species": names, "coeffs": coefficients, "ref": 0.0}
-        )
+def react(found: Collection, name: str, *fragments: str) -> None:
+    """The energy of a structure above that of molecules and radicals of the G2 collection."""
+    for fragment in fragments:
+        found.add(fragment, molecule(fragment), 2 if fragment in RADICALS else 1)
+    found.react(name, *fragments)
 
 
 def collect() -> Collection:
@@ -180,23 +142,23 @@ def collect() -> Collection:
         for stretches in STRETCHES if x != y else STRETCHES[:2]:
             name = f"{x}...H...{y} {stretches[0]} {stretches[1]}"
             found.add(name, transfer(x, y, stretches), 2)
-            found.react(name, RADICALS[x], y)
+            react(found, name, RADICALS[x], y)
             if x != y:
-                found.react(name, x, RADICALS[y])
+                react(found, name, x, RADICALS[y])
     for radical, target, atom, neighbour in ADDITIONS:
         name = f"{radical}...{target} {atom}"
         found.add(name, addition(radical, target, atom, neighbour), 2)
-        found.react(name, radical, target)
+        react(found, name, radical, target)
     for radical, target, atom, leaving in EXCHANGES:
         name = f"{radical}...{target} {atom} {leaving}"
         found.add(name, exchange(radical, target, atom, leaving), 2)
-        found.react(name, radical, target)
+        react(found, name, radical, target)
     for target, fixed, moved in BONDS:
         light = molecule(target).numbers[[fixed, moved]].min() == 1
         for stretch in BOND_STRETCHES if light else BOND_STRETCHES[:-1]:
             name = f"{target} {fixed} {moved} {stretch}"
             found.add(name, stretched(target, fixed, moved, stretch), 1)
-            found.react(name, target)
+            react(found, name, target)
     return found
 
 
@@ -204,11 +166,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", required=True, type=Path, help="JSON lines of species, reactions")
     arguments = parser.parse_args()
-    found = collect()
-    meta = {"type": "meta", "set": "reactive", "description": "small reactive structures"}
-    rows = [meta, *found.species.values(), *found.reactions]
-    atomic_write(arguments.out, "".join(json.dumps(row) + "\n" for row in rows).encode())
-    print(f"{len(found.species)} species, {len(found.reactions)} reactions: {arguments.out}")
+    print(collect().write(arguments.out, "reactive", "small reactive structures"))
     return 0
 
 

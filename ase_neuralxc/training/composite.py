@@ -1,13 +1,16 @@
 """Coupled-cluster reference energies of small species, with the basis-set limit from MP2.
 
-    E = E_HF(heavy-augmented QZ) + E_MP2(TZ to QZ, extrapolated) + [CCSD(T) - MP2](cc-pVTZ)
+    E = E_HF(augmented QZ) + E_MP2(augmented TZ to QZ, extrapolated) + [CCSD(T) - MP2](TZ)
 
 with frozen cores; coupled cluster in frozen natural orbitals, which changes differences between
-small molecules by less than 0.1 kcal/mol. "Heavy-augmented" is aug-cc-pVnZ on all atoms but
-hydrogen, which has cc-pVnZ. Correlation energies are extrapolated with n^-3 (Helgaker et al., J.
-Chem. Phys. 106, 9639 (1997)). Open shells are unrestricted and made stable first. PySCF does the
-work. The bond of H2, whose coupled-cluster part converges slowest with the basis, comes out 0.6
-kcal/mol too strong.
+small molecules by less than 0.1 kcal/mol. Correlation energies are extrapolated with n^-3
+(Helgaker et al., J. Chem. Phys. 106, 9639 (1997)). Open shells are unrestricted and made stable
+first. PySCF does the work. Two families of basis sets:
+
+- `CC`: cc-pVnZ, augmented on all atoms but hydrogen, for light elements. The bond of H2, whose
+  coupled-cluster part converges slowest with the basis, comes out 0.6 kcal/mol too strong.
+- `DEF2`: def2-nZVPP with D for augmented, and the effective core potentials that belong to them,
+  for the main groups from hydrogen to radon. Frozen are the noble-gas core and the full d shell.
 """
 
 from __future__ import annotations
@@ -17,15 +20,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from pyscf import cc, gto, mp, scf
-from pyscf.data.elements import chemcore
+from pyscf import cc, df, gto, mp, scf
+from pyscf.data.elements import ELEMENTS, charge, chemcore
 from pyscf.mp import dfump2
 
 from ase_neuralxc.errors import InvalidInputError, NeuralXCError
 from ase_neuralxc.training.reactions import Species
 
-#: Elements whose orbital and fitting basis sets are all there.
-ELEMENTS = frozenset(("H", "B", "C", "N", "O", "F", "Ne", "Al", "Si", "P", "S", "Cl", "Ar"))
 #: How often an unstable solution is followed downhill.
 _STABILITY_STEPS = 3
 _CONV_TOL = 1e-9
@@ -34,23 +35,100 @@ _OCCUPATION = 1e-5
 
 
 @dataclass(frozen=True)
+class BasisFamily:
+    """Basis sets of three sizes and what goes with them.
+
+    Attributes:
+        identity: the method in words.
+        elements: for which all of them are there.
+        small: of coupled cluster.
+        augmented: of triple and quadruple zeta, by zeta.
+        hydrogen: those of hydrogen, if others.
+        jkfit: fits Coulomb and exchange.
+        ri: fits MP2; None makes it from the orbital basis.
+        ecp: effective core potentials.
+    """
+
+    identity: str
+    elements: frozenset[str]
+    small: str
+    augmented: tuple[str, str]
+    hydrogen: tuple[str, str]
+    jkfit: str
+    ri: str | None
+    ecp: str | None
+
+    def molecule(self, species: Species, zeta: int | None, max_memory: int) -> gto.Mole:
+        """The species in the small basis (None), or in the augmented one of 3 or 4 zeta."""
+        symbols = sorted(set(species.symbols))
+        basis = dict.fromkeys(symbols, self.small)
+        if zeta is not None:
+            sizes = {True: self.hydrogen, False: self.augmented}
+            basis = {s: sizes[s == "H"][zeta - 3] for s in symbols}
+        has_ecp = [s for s in symbols if self.ecp and charge(s) > _LAST_WITHOUT_ECP]
+        return gto.M(
+            atom=list(zip(species.symbols, species.positions, strict=True)),
+            basis=basis,
+            ecp=dict.fromkeys(has_ecp, self.ecp),
+            charge=species.charge,
+            spin=species.multiplicity - 1,
+            verbose=0,
+            max_memory=max_memory,
+        )
+
+
+#: Zinc: main-group elements that are heavier have a full d shell below their valence.
+_LAST_WITHOUT_D = 30
+#: Krypton: the def2 basis sets of heavier elements have effective core potentials.
+_LAST_WITHOUT_ECP = 36
+CC = BasisFamily(
+    identity="HF/haQZ + MP2/ha[TQ]Z + FNO-CCSD(T)/cc-pVTZ, frozen core",
+    elements=frozenset(("H", "B", "C", "N", "O", "F", "Ne", "Al", "Si", "P", "S", "Cl", "Ar")),
+    small="cc-pvtz",
+    augmented=("aug-cc-pvtz", "aug-cc-pvqz"),
+    hydrogen=("cc-pvtz", "cc-pvqz"),
+    jkfit="aug-cc-pvqz-jkfit",
+    ri="aug-cc-pvqz-ri",
+    ecp=None,
+)
+DEF2 = BasisFamily(
+    identity="HF/def2-QZVPPD + MP2/def2-[TQ]ZVPPD + FNO-CCSD(T)/def2-TZVPP, frozen core and d",
+    elements=frozenset(
+        s for row in (range(1, 3), range(5, 11), range(13, 19), range(31, 37), range(49, 55),
+                      range(81, 87)) for s in (ELEMENTS[z] for z in row)
+    ),
+    small="def2-tzvpp",
+    augmented=("def2-tzvppd", "def2-qzvppd"),
+    hydrogen=("def2-tzvppd", "def2-qzvppd"),
+    jkfit="def2-universal-jkfit",
+    ri=None,
+    ecp="def2-tzvpp",
+)  # fmt: skip
+FAMILIES = {"cc": CC, "def2": DEF2}
+
+
+@dataclass(frozen=True)
 class CompositeTask:
     """The task function of a campaign: one species to its energy.
 
     Attributes:
+        family: the basis sets.
         max_memory: of PySCF, in MB.
     """
 
+    family: BasisFamily = CC
     max_memory: int = 6000
 
-    #: What the results depend on besides the species.
-    identity = "HF/haQZ + MP2/ha[TQ]Z + FNO-CCSD(T)/cc-pVTZ, frozen core"
+    @property
+    def identity(self) -> str:
+        """What the results depend on besides the species."""
+        return self.family.identity
 
     def __call__(self, species: Species, attempt: int = 0) -> dict[str, float]:
         """Compute one species.
 
         Args:
-            species: of `ELEMENTS`, without an external field.
+            species: of the elements of the family, without an external field.
             attempt: number of failed attempts before; later ones take Newton steps.
 
         Returns:
@@ -63,18 +141,16 @@ class CompositeTask:
             NeuralXCError: Hartree-Fock, its stability or coupled cluster did not converge.
         """
         start = time.perf_counter()
-        unknown = sorted(set(species.symbols) - ELEMENTS)
+        unknown = sorted(set(species.symbols) - self.family.elements)
         if unknown or species.field is not None:
             raise InvalidInputError(
-                f"species: expected {', '.join(sorted(ELEMENTS))} and no field, got "
+                f"species: expected {', '.join(sorted(self.family.elements))} and no field, got "
                 f"{', '.join(unknown) or 'a field'} in {species.name!r}"
             )
-        small = self._hartree_fock(species, augmented=False, n="t", guess=None, attempt=attempt)
-        triple = self._hartree_fock(species, augmented=True, n="t", guess=small, attempt=attempt)
-        quadruple = self._hartree_fock(
-            species, augmented=True, n="q", guess=triple, attempt=attempt
-        )
-        mp2_tz, mp2_qz = _mp2(triple), _mp2(quadruple)
+        small = self._hartree_fock(species, zeta=None, guess=None, attempt=attempt)
+        triple = self._hartree_fock(species, zeta=3, guess=small, attempt=attempt)
+        quadruple = self._hartree_fock(species, zeta=4, guess=triple, attempt=attempt)
+        mp2_tz, mp2_qz = (_mp2(mf, self.family.ri) for mf in (triple, quadruple))
         beyond, t1 = _beyond_mp2(species, small)
         limit = (64 * mp2_qz - 27 * mp2_tz) / (64 - 27)
         spin = quadruple.spin_square()[0] if species.multiplicity > 1 else 0.0
@@ -89,24 +165,12 @@ class CompositeTask:
             "seconds": time.perf_counter() - start,
         }
 
-    def _hartree_fock(
-        self, species: Species, *, augmented: bool, n: str, guess: Any, attempt: int
-    ) -> Any:
-        """A converged, stable mean field; density fitting where a fitting basis is made for it."""
-        basis = {
-            s: f"{'aug-' if augmented and s != 'H' else ''}cc-pv{n}z" for s in set(species.symbols)
-        }
-        mol = gto.M(
-            atom=list(zip(species.symbols, species.positions, strict=True)),
-            basis=basis,
-            charge=species.charge,
-            spin=species.multiplicity - 1,
-            verbose=0,
-            max_memory=self.max_memory,
-        )
+    def _hartree_fock(self, species: Species, *, zeta: int | None, guess: Any, attempt: int) -> Any:
+        """A converged, stable mean field; with density fitting in the augmented basis sets."""
+        mol = self.family.molecule(species, zeta, self.max_memory)
         mf = scf.UHF(mol) if mol.spin else scf.RHF(mol)
-        if augmented:
-            mf = mf.density_fit(auxbasis="aug-cc-pvqz-jkfit")
+        if zeta is not None:
+            mf = mf.density_fit(auxbasis=self.family.jkfit)
         mf.conv_tol, mf.max_cycle = _CONV_TOL, 100
         if attempt:
             mf = mf.newton()
@@ -114,7 +178,7 @@ class CompositeTask:
         if guess is not None:
             dm = scf.addons.project_dm_nr2nr(guess.mol, guess.make_rdm1(), mol)
         mf.kernel(dm0=dm)
-        if mol.spin and not augmented:
+        if mol.spin and zeta is None:
             _stabilise(mf, species)
         if not mf.converged:
             raise NeuralXCError(f"Hartree-Fock of {species.name!r} did not converge")
@@ -131,18 +195,24 @@ def _stabilise(mf: Any, species: Species) -> None:
     raise NeuralXCError(f"Hartree-Fock of {species.name!r} stayed unstable")
 
 
+def _core(mol: gto.Mole) -> int:
+    """Orbitals that are frozen: those of the noble gas before, and a full d shell."""
+    d_shells = sum(charge(symbol) > _LAST_WITHOUT_D for symbol in mol.elements)
+    return int(chemcore(mol) + 5 * d_shells)
+
+
 def _electrons_correlated(mf: Any) -> int:
-    return int(mf.mol.nelectron - 2 * chemcore(mf.mol))
+    return int(mf.mol.nelectron - 2 * _core(mf.mol))
 
 
-def _mp2(mf: Any) -> float:
+def _mp2(mf: Any, auxbasis: str | None) -> float:
     """Correlation energy with density fitting, in Hartree."""
     if _electrons_correlated(mf) < 2:
         return 0.0
     make = mp.dfmp2.DFMP2 if mf.mol.spin == 0 else dfump2.DFUMP2
-    solver = make(mf, frozen=chemcore(mf.mol) or None)
+    solver = make(mf, frozen=_core(mf.mol) or None)
     solver.with_df = mf.with_df.copy().reset()
-    solver.with_df.auxbasis = "aug-cc-pvqz-ri"
+    solver.with_df.auxbasis = auxbasis or df.autoaux(mf.mol)
     return float(solver.kernel(with_t2=False)[0])
 
 
@@ -151,7 +221,7 @@ def _beyond_mp2(species: Species, mf: Any) -> tuple[float, float]:
     electrons = _electrons_correlated(mf)
     if electrons < 2:
         return 0.0, 0.0
-    solver = cc.FNOCCSD(mf, thresh=_OCCUPATION, frozen=chemcore(mf.mol) or None)
+    solver = cc.FNOCCSD(mf, thresh=_OCCUPATION, frozen=_core(mf.mol) or None)
     solver.max_cycle, solver.conv_tol = 100, 1e-7
     integrals = solver.ao2mo()
     solver.kernel(eris=integrals)

@@ -11,16 +11,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ase import Atoms
+from ase.data import covalent_radii
 from training.helpers import H2, H
 
 from ase_neuralxc.errors import InvalidInputError
-from ase_neuralxc.training.composite import CompositeTask
+from ase_neuralxc.training.composite import CC, DEF2, CompositeTask
 from ase_neuralxc.training.reactions import Species, read_reactions
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 #: The method binds H2 by 0.6 kcal/mol too much; larger molecules have smaller errors per bond.
 #: Of H2 at 1.4011 Bohr: Kolos and Wolniewicz, J. Chem. Phys. 49, 404 (1968), in Hartree.
 EXACT_H2, BOND_H2 = -1.174475, 1.4011 * 0.529177
+#: D0 of HBr, 3.758 eV, its zero-point energy, 0.163 eV (Huber and Herzberg, 1979), and a third of
+#: the spin-orbit splitting of Br, 3685 / cm (Moore, 1952), which the method lacks: kcal/mol.
+BOND_HBR = (3.758 + 0.163) * 23.0605 + 3685 / 3 / 349.755
 
 
 def hydrogen():
@@ -49,6 +53,21 @@ def test_energies_of_one_and_two_electrons_are_the_exact_ones():
     assert pair["energy"] == pytest.approx(parts + pair["ccsd_t_minus_mp2"], abs=1e-12)
     assert pair["mp2_qz"] < pair["mp2_tz"] < 0.0
     assert 0.0 < pair["t1"] < 0.02
+
+
+def test_the_bond_of_a_heavy_halogen_is_that_of_spectroscopy():
+    positions = ((0.0, 0.0, 0.0), (0.0, 0.0, 1.4144))
+    bound = Species("HBr", ("H", "Br"), positions)
+    bromine = Species("Br", ("Br",), positions[:1], multiplicity=2)
+    bond = sum(CompositeTask(DEF2)(s)["energy"] * sign for s, sign in
+               ((H, 1), (bromine, 1), (bound, -1)))  # fmt: skip
+    assert bond * 627.5095 == pytest.approx(BOND_HBR, abs=1.0)
+
+
+def test_elements_beyond_krypton_have_core_potentials():
+    mol = DEF2.molecule(Species("I", ("I",), ((0.0, 0.0, 0.0),), multiplicity=2), None, 1000)
+    assert mol.nelectron == 25
+    assert not CC.molecule(H, None, 1000).has_ecp()
 
 
 @pytest.mark.parametrize(
@@ -88,7 +107,7 @@ def test_reactions_are_labelled_once(tmp_path, monkeypatch, capsys):
     assert labels.reactions[0].reference == pytest.approx(109.5, abs=0.8)
     assert labels.species == read_reactions(data).species
     assert labels.meta["source"] == "here"
-    assert CompositeTask.identity in labels.meta["theory_level"]
+    assert CC.identity in labels.meta["theory_level"]
     capsys.readouterr()
     assert run(*arguments, "--max-t1", "1e-4") == 0
     assert "computed 0, there before 2" in (printed := capsys.readouterr().out)
@@ -133,6 +152,43 @@ def test_reactive_structures_are_what_their_names_say(tmp_path, monkeypatch):
     assert Atoms(long.symbols, long.positions).get_distance(0, 2) == pytest.approx(1.55, abs=0.01)
 
 
+@pytest.mark.parametrize("kind", ["exchange", "heavy"])
+def test_complexes_are_made_of_their_molecules(tmp_path, monkeypatch, kind):
+    assert run("complex_structures", monkeypatch, kind, "--out", tmp_path / "c.jsonl") == 0
+    found = read_reactions(tmp_path / "c.jsonl")
+    assert len(found.reactions) == {"exchange": 29, "heavy": 59}[kind]
+    for reaction in found.reactions:
+        parts = found.species_of(reaction)
+        counts = [c * len(s.symbols) for c, s in zip(reaction.coefficients, parts, strict=True)]
+        assert sum(counts) == 0
+        assert set(parts[0].symbols) == set().union(*(s.symbols for s in parts[1:]))
+        atoms = Atoms(parts[0].symbols, parts[0].positions)
+        radii = covalent_radii[atoms.numbers]
+        near = atoms.get_all_distances() / (radii[:, None] + radii) + 9 * np.eye(len(atoms))
+        assert near.min() > 0.8
+
+
+def test_rings_hold_protons_half_way(tmp_path, monkeypatch):
+    made = script("complex_structures")
+    two = made.ring(("H2O", "NH3"), (1.3, 1.3))
+    bonds = [1.3 * made.hydride(name).positions[1, 2] for name in ("H2O", "NH3")]
+    # protons: one of each member, after its heavy atom
+    assert two.get_distances(1, [0, 3]) == pytest.approx(bonds, rel=0.02)
+    assert two.get_distances(4, [0, 3]) == pytest.approx(bonds, rel=0.02)
+    three = made.ring(("HF", "HF", "HF"), (1.2, 1.2))
+    distances = three.get_all_distances()[1::2, ::2]
+    assert np.sort(distances, axis=1)[:, :2] == pytest.approx(1.2 * 0.934, rel=0.01)
+
+
+@pytest.mark.parametrize(("name", "angle"), [("SnH4", 109.47), ("SbH3", 91.5), ("TeH2", 90.2)])
+def test_heavy_hydrides_have_their_angles(name, angle):
+    atoms = script("complex_structures").heavy(name)
+    assert atoms.get_angle(1, 0, 2) == pytest.approx(angle, abs=0.1)
+    assert atoms.get_angle(1, 0, len(atoms) - 1) == pytest.approx(angle, abs=0.1)
+    bond = atoms.get_distance(0, 1)
+    assert atoms.positions[-1] == pytest.approx([0.0, 0.0, -bond], abs=1e-6)
+
+
 def test_the_labels_that_ship_are_of_these_structures_and_not_shared(tmp_path, monkeypatch):
     assert run("reactive_structures", monkeypatch, "--out", tmp_path / "r.jsonl") == 0
     made = read_reactions(tmp_path / "r.jsonl")
@@ -141,7 +197,7 @@ def test_the_labels_that_ship_are_of_these_structures_and_not_shared(tmp_path, m
     assert len(train.reactions) > 100
     assert len(held.reactions) > 30
     for part in (train, held):
-        assert CompositeTask.identity in part.meta["theory_level"]
+        assert CC.identity in part.meta["theory_level"]
         assert all(made.species[name] == species for name, species in part.species.items())
         reactions = {r.name: r.species for r in made.reactions}
         assert all(reactions[r.name] == r.species for r in part.reactions)
