@@ -69,9 +69,7 @@ class OrbitalHessian:
         ]
         self.size = sum(int(mask.sum()) for mask, _ in self._sets)
         self.products = 0
-        density = mf.make_rdm1()
-        fock = np.asarray(mf.get_hcore() + mf.get_veff(mf.mol, density))
-        self._fock = self._to_orbitals(fock)
+        self._fock = self._fock_matrices(solution, mf)
         self._response = mf.gen_response(
             *((mf.mo_coeff, mf.mo_occ) if self._closed else (self._orbitals, self._occupations)),
             hermi=1,
@@ -81,6 +79,14 @@ class OrbitalHessian:
         gaps = pairs * (energies[:, :, None] - energies[:, None, :])
         diagonal = self._collect(gaps)
         self._inverse_diagonal = 1.0 / np.maximum(np.abs(diagonal), _SMALLEST_GAP)
+
+    def _fock_matrices(self, solution: KSSolution, mf: Any) -> NDArray:
+        """[2, nmo, nmo]: diagonal for RKS and UKS, whose orbitals are those of the last cycle's."""
+        if solution.reference == "roks":
+            density = mf.make_rdm1()
+            return self._to_orbitals(np.asarray(mf.get_hcore() + mf.get_veff(mf.mol, density)))
+        energies = np.broadcast_to(mf.mo_energy, (2, self._orbitals.shape[-1]))
+        return energies[:, None, :] * np.eye(energies.shape[-1])
 
     def __call__(self, rotation: NDArray) -> NDArray:
         """H x, [size] from [size], in Hartree."""
