@@ -2,7 +2,8 @@
 
 Both start from nothing but the molecule and the converged solution: the SCF from its guess with
 all integrals, the adjoint with the set-up of the orbital Hessian, the solution of the Z-vector
-equations and the derivative with respect to all weights of the network.
+equations and the derivative with respect to all weights of the network. "coarse" solves the adjoint
+equations on a coarser grid, and says by how much that changes the derivative.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ class Protocol:
     conv_tol: float = 1e-9
     conv_tol_grad: float = 1e-6
     adjoint_tolerance: float = 1e-5
+    coarse_level: int = 1
     width: int = 64
     depth: int = 3
     seed: int = 0
@@ -76,17 +78,28 @@ def main() -> None:
         def scf(system=system, settings=settings):
             return {"cycles": backend.solve(system, functional, settings).cycles}
 
-        def adjoint(solution=solution, products=products):
-            out = differentiable(solution, functional, protocol.adjoint_tolerance)
+        gradients: dict[str, torch.Tensor] = {}
+
+        def adjoint(
+            name="adjoint", level=None, solution=solution, products=products, gradients=gradients
+        ):
+            out = differentiable(solution, functional, protocol.adjoint_tolerance, level)
             weight = torch.linspace(-1.0, 1.0, out.density_matrix.shape[-1], dtype=torch.float64)
             loss = (out.dipole**2).sum() + (weight * out.density_matrix**2).sum()
             functional.zero_grad()
             loss.backward()
+            parts = [p.grad.flatten() for p in functional.parameters() if p.grad is not None]
+            gradients[name] = torch.cat(parts).double()
             return {"products": products[-1]}
 
         OrbitalHessian.solve = counted
+        runs = {
+            "scf": scf,
+            "adjoint": adjoint,
+            "coarse": lambda adjoint=adjoint: adjoint("coarse", protocol.coarse_level),
+        }
         try:
-            timings = interleave({"scf": scf, "adjoint": adjoint}, case.repeats)
+            timings = interleave(runs, case.repeats)
         finally:
             OrbitalHessian.solve = original
         fit = "density fit" if case.density_fit else "exact Coulomb"
@@ -94,6 +107,10 @@ def main() -> None:
             {
                 "case": f"{case.molecule} {case.basis}, {solution.reference}, {fit}",
                 "target": protocol.target,
+                "coarse_gradient_off": float(
+                    (gradients["coarse"] - gradients["adjoint"]).norm()
+                    / gradients["adjoint"].norm()
+                ),
                 **compare(timings, "scf"),
             }
         )

@@ -159,6 +159,34 @@ def test_energy_gradient_needs_no_response_and_counts_every_point():
         torch.testing.assert_close(p.grad, g)
 
 
+@pytest.mark.parametrize(
+    ("atoms", "state"), [(water(), {}), (aminyl(), {"n_unpaired": 1})], ids=["rks", "uks"]
+)
+def test_response_on_a_coarser_grid_changes_a_derivative_by_percents(atoms, state):
+    xc = functional()
+    settings = KSSettings(
+        basis="6-31g", grid_level=3, conv_tol=1e-10, conv_tol_grad=1e-7, stability="never"
+    )
+    solution = BACKEND.solve(as_system(atoms, **state), xc, settings)
+
+    def derivative(level):
+        out = differentiable(solution, xc, 1e-7, level)
+        loss = (out.dipole**2).sum() + (out.density_matrix**2).sum()
+        return torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(xc.parameters()))])
+
+    exact, same, coarse = (derivative(level) for level in (None, 3, 0))
+    torch.testing.assert_close(same, exact, rtol=1e-6, atol=1e-6 * float(exact.abs().max()))
+    off = float((coarse - exact).norm() / exact.norm())
+    assert 1e-6 < off < 0.03
+    assert solution.host.grids.level == 3
+
+
+def test_a_grid_that_does_not_exist_is_refused():
+    solution = solve(xc := functional(), "H2")
+    with pytest.raises(InvalidInputError, match=r"response_level: expected .*, got 12"):
+        differentiable(solution, xc, response_level=12)
+
+
 def test_spherical_atom_with_zero_modes_has_a_derivative():
     # 2p^4: turning the hole costs nothing, so that the orbital Hessian is singular
     xc = functional()
