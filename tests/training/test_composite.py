@@ -189,13 +189,23 @@ def test_heavy_hydrides_have_their_angles(name, angle):
     assert atoms.positions[-1] == pytest.approx([0.0, 0.0, -bond], abs=1e-6)
 
 
-def test_the_labels_that_ship_are_of_these_structures_and_not_shared(tmp_path, monkeypatch):
-    assert run("reactive_structures", monkeypatch, "--out", tmp_path / "r.jsonl") == 0
+#: Files of labels by their structures' script: with how many reactions at least, trained and held.
+SHIPPED = {
+    ("reactive_structures", ()): ("train", "test", 100, 30),
+    ("complex_structures", ("exchange",)): ("exchange_train", "exchange_test", 20, 5),
+}
+
+
+@pytest.mark.parametrize("source", SHIPPED, ids=lambda source: source[0])
+def test_the_labels_that_ship_are_of_these_structures_and_not_shared(tmp_path, monkeypatch, source):
+    name, arguments = source
+    *parts, many, held_back = SHIPPED[source]
+    assert run(name, monkeypatch, *arguments, "--out", tmp_path / "r.jsonl") == 0
     made = read_reactions(tmp_path / "r.jsonl")
     folder = SCRIPTS.parent / "examples" / "reactive"
-    train, held = (read_reactions(folder / f"{part}.jsonl") for part in ("train", "test"))
-    assert len(train.reactions) > 100
-    assert len(held.reactions) > 30
+    train, held = (read_reactions(folder / f"{part}.jsonl") for part in parts)
+    assert len(train.reactions) >= many
+    assert len(held.reactions) >= held_back
     for part in (train, held):
         assert CC.identity in part.meta["theory_level"]
         assert all(made.species[name] == species for name, species in part.species.items())
