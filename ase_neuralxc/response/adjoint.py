@@ -13,7 +13,7 @@ of the energy alone needs no solve. Nothing of the SCF's own path enters, unlike
 Second derivatives of the functional at every point are most of the cost. `response_level` has H
 and K on a coarser grid, as is common for coupled-perturbed equations (Neese, J. Comput. Chem. 24,
 1740 (2003)); d/dtheta stays on that of the solution. At level 1 instead of 3 the derivative changes
-by 0.2 to 1.4 % (water, CH3, O2, def2-SVP), less than from level 3 to 4 of everything (1 to 7 %).
+by 0.2 to 1.5 % (water, CH3, O2, ethanol), less than from level 3 to 4 of everything (1 to 7 %).
 """
 
 from __future__ import annotations

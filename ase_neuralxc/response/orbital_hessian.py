@@ -81,11 +81,11 @@ class OrbitalHessian:
         self._inverse_diagonal = 1.0 / np.maximum(np.abs(diagonal), _SMALLEST_GAP)
 
     def _fock_matrices(self, solution: KSSolution, mf: Any) -> NDArray:
-        """[2, nmo, nmo]: diagonal for RKS and UKS, whose orbitals are those of the last cycle's."""
+        """[2, nmo, nmo]: for RKS and UKS diagonal, the orbital energies of the last cycle."""
         if solution.reference == "roks":
             density = mf.make_rdm1()
             return self._to_orbitals(np.asarray(mf.get_hcore() + mf.get_veff(mf.mol, density)))
-        energies = np.broadcast_to(mf.mo_energy, (2, self._orbitals.shape[-1]))
+        energies = np.broadcast_to(np.asarray(mf.mo_energy), (2, self._orbitals.shape[-1]))
         return energies[:, None, :] * np.eye(energies.shape[-1])
 
     def __call__(self, rotation: NDArray) -> NDArray:

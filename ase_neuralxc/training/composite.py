@@ -42,8 +42,8 @@ class BasisFamily:
         identity: the method in words.
         elements: for which all of them are there.
         small: of coupled cluster.
-        augmented: of triple and quadruple zeta, by zeta.
-        hydrogen: those of hydrogen, if others.
+        augmented: of triple and of quadruple zeta.
+        hydrogen: the same for hydrogen.
         jkfit: fits Coulomb and exchange.
         ri: fits MP2; None makes it from the orbital basis.
         ecp: effective core potentials.
@@ -63,8 +63,7 @@ class BasisFamily:
         symbols = sorted(set(species.symbols))
         basis = dict.fromkeys(symbols, self.small)
         if zeta is not None:
-            sizes = {True: self.hydrogen, False: self.augmented}
-            basis = {s: sizes[s == "H"][zeta - 3] for s in symbols}
+            basis = {s: (self.hydrogen if s == "H" else self.augmented)[zeta - 3] for s in symbols}
         has_ecp = [s for s in symbols if self.ecp and charge(s) > _LAST_WITHOUT_ECP]
         return gto.M(
             atom=list(zip(species.symbols, species.positions, strict=True)),
