@@ -167,7 +167,8 @@ class NonlocalEnergy:
             # a copy: PySCF's arrays may be read-only, and the leaves are differentiated
             return torch.tensor(values, dtype=torch.float64, device=self.device)
 
-        with _frozen(self.functional):
+        # backward passes, from which the adjoint calls this, switch gradients off
+        with torch.enable_grad(), _frozen(self.functional):
             for atoms, points in grid.parts(self.atomwise):
                 part = _Part(
                     density=tensor(density[..., points]).requires_grad_(True),

@@ -15,6 +15,7 @@ from ase_neuralxc.backend.molecular import MolecularBackend, first_order
 from ase_neuralxc.backend.settings import KSSettings
 from ase_neuralxc.errors import InvalidInputError
 from ase_neuralxc.functional import NeuralSemilocal
+from ase_neuralxc.functional.moments import MomentFunctional
 from ase_neuralxc.response.adjoint import differentiable
 from ase_neuralxc.response.parameters import energy_gradient
 from ase_neuralxc.terms.field import ElectricField
@@ -35,6 +36,16 @@ def functional(fraction=0.0):
     return NeuralSemilocal(
         width=6, depth=1, seed=3, dtype="float64", exchange_fraction=fraction, head_scale=0.5
     )
+
+
+def nonlocal_functional():
+    """Moments of the density around atoms, with weights that are not those of the start."""
+    xc = MomentFunctional(dtype="float64")
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for p in xc.parameters():
+            p += 0.05 * torch.randn(p.shape, generator=generator, dtype=p.dtype)
+    return xc
 
 
 def solve(xc, name, guess=None):
@@ -113,6 +124,19 @@ def test_adjoint_equals_finite_differences(name, loss_name):
     value.backward()
     found = sum(float((p.grad * d).sum()) for p, d in zip(xc.parameters(), direction, strict=True))
     expected = directional(xc, direction, name, loss_name)
+    assert abs(expected) > 1e-4
+    assert found == pytest.approx(expected, rel=2e-5, abs=2e-7)
+
+
+@pytest.mark.parametrize("loss_name", ["dipole", "gap"])
+def test_adjoint_of_a_nonlocal_functional_equals_finite_differences(loss_name):
+    xc = nonlocal_functional()
+    generator = torch.Generator().manual_seed(5)
+    direction = [torch.randn(p.shape, generator=generator, dtype=p.dtype) for p in xc.parameters()]
+    out = differentiable(solve(xc, "H2"), xc)
+    losses(out.density_matrix, out.orbital_energies, out.dipole, True)[loss_name].backward()
+    found = sum(float((p.grad * d).sum()) for p, d in zip(xc.parameters(), direction, strict=True))
+    expected = directional(xc, direction, "H2", loss_name)
     assert abs(expected) > 1e-4
     assert found == pytest.approx(expected, rel=2e-5, abs=2e-7)
 
