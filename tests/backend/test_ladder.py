@@ -12,7 +12,7 @@ from systems import aminyl, as_system, stretched_hydrogen, water
 
 from ase_neuralxc.backend.ladder import DEFAULT_LADDER, DIIS, climb
 from ase_neuralxc.backend.minimise import DirectMinimisation
-from ase_neuralxc.backend.molecular import MolecularBackend
+from ase_neuralxc.backend.molecular import MolecularBackend, first_order
 from ase_neuralxc.backend.settings import KSSettings
 from ase_neuralxc.errors import SCFNotConverged
 from ase_neuralxc.functional import load_functional
@@ -108,6 +108,19 @@ def test_a_strategy_that_comes_close_hands_on_its_density(energies):
     solution = solve("rks", ladder, max_cycle=few)
     assert [a.converged for a in solution.history] == [False, True]
     assert solution.energy == pytest.approx(energies["rks"], abs=1e-7)
+
+
+@pytest.mark.parametrize("reference", ["rks", "uks"])
+@pytest.mark.parametrize("strategy", DEFAULT_LADDER, ids=lambda s: s.name)
+def test_every_strategy_leaves_orbitals_of_the_fock_matrix(strategy, reference):
+    """The orbital Hessian takes the orbital energies for the Fock matrix."""
+    solution = solve(reference, (strategy,))
+    mf = first_order(solution.host)
+    fock = np.asarray(mf.get_hcore() + mf.get_veff(mf.mol, mf.make_rdm1()))
+    orbitals, energies = np.asarray(mf.mo_coeff), np.asarray(mf.mo_energy)
+    found = np.swapaxes(orbitals, -1, -2) @ fock @ orbitals
+    diagonal = energies[..., None, :] * np.eye(energies.shape[-1])
+    np.testing.assert_allclose(found, diagonal, rtol=0, atol=1e-4)
 
 
 def test_instability_is_followed_to_the_broken_symmetry_solution():
