@@ -10,7 +10,8 @@ first. PySCF does the work. Two families of basis sets:
 - `CC`: cc-pVnZ, augmented on all atoms but hydrogen, for light elements. The bond of H2, whose
   coupled-cluster part converges slowest with the basis, comes out 0.6 kcal/mol too strong.
 - `DEF2`: def2-nZVPP with D for augmented, and the effective core potentials that belong to them,
-  for the main groups from hydrogen to radon. Frozen are the noble-gas core and the full d shell.
+  for the main groups from hydrogen to radon. Frozen are the noble-gas core and the full d shell,
+  which is told by its character: next to tin or lead, 2s of fluorine and oxygen lies below it.
 """
 
 from __future__ import annotations
@@ -32,6 +33,9 @@ _STABILITY_STEPS = 3
 _CONV_TOL = 1e-9
 #: Natural orbitals of MP2 with a smaller occupation are left out of coupled cluster.
 _OCCUPATION = 1e-5
+#: Smallest part of an orbital of a full d shell within the d functions of its atom; it is 0.99 and
+#: more there, and at most 0.5 elsewhere (bonds between hydrides of tin).
+_D_SHARE = 0.9
 
 
 @dataclass(frozen=True)
@@ -181,6 +185,7 @@ class CompositeTask:
             _stabilise(mf, species)
         if not mf.converged:
             raise NeuralXCError(f"Hartree-Fock of {species.name!r} did not converge")
+        _d_shells_first(mf, species)
         return mf
 
 
@@ -194,10 +199,40 @@ def _stabilise(mf: Any, species: Species) -> None:
     raise NeuralXCError(f"Hartree-Fock of {species.name!r} stayed unstable")
 
 
+def _d_shells_first(mf: Any, species: Species) -> None:
+    """Put full d shells before all other orbitals, since the first orbitals are what is frozen."""
+    mol = mf.mol
+    labels = mol.ao_labels(fmt=None)
+    heavy = [i for i, (_, symbol, shell, _) in enumerate(labels)
+             if shell.endswith("d") and charge(symbol) > _LAST_WITHOUT_D]  # fmt: skip
+    if not heavy:
+        return
+    overlap = mol.intor_symmetric("int1e_ovlp")
+    within = np.linalg.inv(overlap[np.ix_(heavy, heavy)])
+    channels = [(mf.mo_coeff, mf.mo_energy, mf.mo_occ)]
+    if np.ndim(mf.mo_occ) == 2:
+        channels = list(zip(mf.mo_coeff, mf.mo_energy, mf.mo_occ, strict=True))
+    for orbitals, energies, occupations in channels:
+        parts = overlap[heavy] @ orbitals
+        share = np.einsum("pi,pq,qi->i", parts, within, parts)
+        d_like = (occupations > 0) & (share > _D_SHARE)
+        if d_like.sum() != 5 * _n_d_shells(mol):
+            raise NeuralXCError(
+                f"frozen orbitals: expected {5 * _n_d_shells(mol)} of d character in "
+                f"{species.name!r}, found {d_like.sum()}"
+            )
+        order = np.argsort(~d_like, kind="stable")
+        orbitals[:], energies[:] = orbitals[:, order], energies[order]
+        occupations[:] = occupations[order]
+
+
+def _n_d_shells(mol: gto.Mole) -> int:
+    return sum(charge(symbol) > _LAST_WITHOUT_D for symbol in mol.elements)
+
+
 def _core(mol: gto.Mole) -> int:
     """Orbitals that are frozen: those of the noble gas before, and a full d shell."""
-    d_shells = sum(charge(symbol) > _LAST_WITHOUT_D for symbol in mol.elements)
-    return int(chemcore(mol) + 5 * d_shells)
+    return int(chemcore(mol) + 5 * _n_d_shells(mol))
 
 
 def _electrons_correlated(mf: Any) -> int:

@@ -64,6 +64,18 @@ def test_the_bond_of_a_heavy_halogen_is_that_of_spectroscopy():
     assert bond * 627.5095 == pytest.approx(BOND_HBR, abs=1.0)
 
 
+def test_full_d_shells_are_frozen_where_other_orbitals_lie_below_them():
+    # 2s of fluorine, -1.6 Ha, is far below 5d of thallium, -1.0 Ha, and must be correlated
+    sizes = {"small": "def2-svp", "augmented": ("def2-svp",) * 2, "hydrogen": ("def2-svp",) * 2,
+             "ri": "def2-universal-jkfit"}  # fmt: skip
+    task = CompositeTask(replace(DEF2, **sizes))
+    left = Species("TlH", ("Tl", "H"), ((0.0, 0.0, 0.0), (0.0, 0.0, 1.87)))
+    right = Species("HF", ("F", "H"), ((40.0, 0.0, 0.0), (40.0, 0.92, 0.0)))
+    both = Species("TlH + HF", left.symbols + right.symbols, left.positions + right.positions)
+    energies = [task(one)["energy"] for one in (left, right, both)]
+    assert energies[2] == pytest.approx(energies[0] + energies[1], abs=1e-5)
+
+
 def test_elements_beyond_krypton_have_core_potentials():
     mol = DEF2.molecule(Species("I", ("I",), ((0.0, 0.0, 0.0),), multiplicity=2), None, 1000)
     assert mol.nelectron == 25
