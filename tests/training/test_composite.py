@@ -203,15 +203,16 @@ def test_heavy_hydrides_have_their_angles(name, angle):
 
 #: Files of labels by their structures' script: with how many reactions at least, trained and held.
 SHIPPED = {
-    ("reactive_structures", ()): ("train", "test", 100, 30),
-    ("complex_structures", ("exchange",)): ("exchange_train", "exchange_test", 20, 5),
+    ("reactive_structures", ()): (CC, "train", "test", 100, 30),
+    ("complex_structures", ("exchange",)): (CC, "exchange_train", "exchange_test", 20, 5),
+    ("complex_structures", ("heavy",)): (DEF2, "heavy_train", "heavy_test", 18, 6),
 }
 
 
-@pytest.mark.parametrize("source", SHIPPED, ids=lambda source: source[0])
+@pytest.mark.parametrize("source", SHIPPED, ids=lambda source: "-".join((source[0], *source[1])))
 def test_the_labels_that_ship_are_of_these_structures_and_not_shared(tmp_path, monkeypatch, source):
     name, arguments = source
-    *parts, many, held_back = SHIPPED[source]
+    family, *parts, many, held_back = SHIPPED[source]
     assert run(name, monkeypatch, *arguments, "--out", tmp_path / "r.jsonl") == 0
     made = read_reactions(tmp_path / "r.jsonl")
     folder = SCRIPTS.parent / "examples" / "reactive"
@@ -219,7 +220,7 @@ def test_the_labels_that_ship_are_of_these_structures_and_not_shared(tmp_path, m
     assert len(train.reactions) >= many
     assert len(held.reactions) >= held_back
     for part in (train, held):
-        assert CC.identity in part.meta["theory_level"]
+        assert family.identity in part.meta["theory_level"]
         assert all(made.species[name] == species for name, species in part.species.items())
         reactions = {r.name: r.species for r in made.reactions}
         assert all(reactions[r.name] == r.species for r in part.reactions)
