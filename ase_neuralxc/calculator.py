@@ -62,7 +62,7 @@ class NeuralXC(ElectronicLevels, Calculator):
 
     Args:
         xc: name of a shipped functional ("nxc-s7", the default, and its forerunner
-            "nxc-s3" are semi-local; "nxc-h3" has exact exchange) or of a reference ("pbe",
+            "nxc-s3" are semi-local; "nxc-h4" has exact exchange) or of a reference ("pbe",
             "r2scan" and so on), path of a checkpoint (`.safetensors`, or a Skala `.fun` file,
             whose TorchScript is run), an `XCFunctional`, or "libxc:NAME" for the host's own
             implementation of a functional.

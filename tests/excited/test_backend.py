@@ -126,7 +126,7 @@ def test_singlet_is_purified_and_near_the_best_estimates(formaldehyde):
     assert energies["triplet"] < energies["singlet"]
 
 
-@pytest.mark.parametrize("xc", ["libxc:pbe0", "nxc-h3"])
+@pytest.mark.parametrize("xc", ["libxc:pbe0", "nxc-h4"])
 def test_functionals_with_exchange(xc):
     solution = solved(molecule("H2O"), "singlet", xc=xc, basis="sto-3g", conv_tol=1e-9)
     assert 0.2 < solution.excitation_energy < 0.7
