@@ -77,7 +77,7 @@ def compress(
     slopes = _plane(gradient) / total ** (4 / 3)
     kinetic = mean(tau / total ** (5 / 3))
     new_gradient = np.zeros((channels, 3, count))
-    new_gradient[:, :2] = _from_plane(mean(_products(slopes)), channels) * joined ** (4 / 3)
+    new_gradient[:, :2] = gradients_from(mean(_products(slopes)), channels) * joined ** (4 / 3)
     compressed = replace(
         density,
         weights=norm / joined ** (4 / 3),
@@ -152,8 +152,16 @@ def _products(plane: NDArray) -> NDArray:
     return np.stack([(plane[i] * plane[j]).sum(0) for i, j in pairs])
 
 
-def _from_plane(products: NDArray, channels: int) -> NDArray:
-    """Gradients [c, 2, n] that have given products."""
+def gradients_from(products: NDArray, channels: int) -> NDArray:
+    """Gradients of one or two spins that have given products.
+
+    Args:
+        products: [1, n] or [3, n]: up.up, up.down and down.down.
+        channels: c, one or two.
+
+    Returns:
+        [c, 2, n] in the plane that they span, the first along x.
+    """
     up = np.sqrt(np.maximum(products[0], 0.0))
     rows = [np.stack([up, np.zeros_like(up)])]
     if channels == 2:

@@ -118,11 +118,21 @@ class ReactionTable:
         return replace(self, densities=tuple(densities))
 
     def fixed_energies(self, exchange_fraction: float = 0.0) -> Tensor:
-        """[n_species] all that a semi-local functional does not change, in Hartree."""
+        """[n_species] all that a semi-local functional does not change, in Hartree.
+
+        Args:
+            exchange_fraction: of exact exchange that is added.
+
+        Returns:
+            The energies.
+
+        Raises:
+            InvalidInputError: exact exchange of crystals, which is not stored.
+        """
         return torch.tensor(
             [
                 d.energy_without_xc
-                + exchange_fraction * d.energies["exact exchange"]
+                + d.exact_exchange(exchange_fraction)
                 + (d.energies[self.dispersion] if self.dispersion is not None else 0.0)
                 for d in self.densities
             ],

@@ -27,6 +27,7 @@ from ase_neuralxc.errors import NeuralXCError
 from ase_neuralxc.fidelity import convergence_record, fidelity_tag, provenance
 from ase_neuralxc.records import units
 from ase_neuralxc.terms.dispersion import Dispersion
+from ase_neuralxc.training.crystals import crystal_density
 from ase_neuralxc.training.prepare_settings import PrepareSettings
 from ase_neuralxc.training.reactions import Species
 from ase_neuralxc.training.solve import solve_species
@@ -63,9 +64,9 @@ class DensityTask:
         """Compute one species.
 
         Args:
-            species: what to compute.
-            attempt: number of failed attempts before; later ones get three times the cycles, on
-                the fine grid.
+            species: what to compute; a crystal is computed in GPAW (`training.crystals`).
+            attempt: number of failed attempts before; later ones of molecules get three times the
+                cycles, on the fine grid.
 
         Returns:
             Its density.
@@ -73,6 +74,8 @@ class DensityTask:
         Raises:
             NeuralXCError: the SCF did not converge, or a grid is too coarse.
         """
+        if species.cell is not None:
+            return crystal_density(species, self.settings)
         start = time.perf_counter()
         if self._functional is None:
             self._functional = self.settings.functional()

@@ -29,12 +29,13 @@ ABSOLUTE_ENERGY_SETS = ("AE11", "AE18")
 
 _SPECIES_FIELDS = {
     "type", "name", "charge", "multiplicity", "symbols", "positions", "efield_au", "basis_hint",
+    "cell",
 }  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Species:
-    """A molecule, atom or ion of a reaction.
+    """A molecule, atom, ion or crystal of a reaction.
 
     Attributes:
         name: unique within its set.
@@ -44,6 +45,7 @@ class Species:
         multiplicity: 2S+1.
         field: homogeneous electric field F in atomic units, H = H0 - mu . F, or None.
         basis_hint: basis set that the reference values ask for, or None.
+        cell: lattice vectors of a crystal as rows, in Angstrom, or None.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Species:
     multiplicity: int = 1
     field: tuple[float, float, float] | None = None
     basis_hint: str | None = None
+    cell: tuple[tuple[float, float, float], ...] | None = None
 
     @cached_property
     def content_hash(self) -> str:
@@ -61,13 +64,15 @@ class Species:
             "symbols": self.symbols,
             # a single atom is the same wherever it sits, unless a field acts on its charge
             "positions": [[0.0, 0.0, 0.0]]
-            if len(self.symbols) == 1 and self.field is None
+            if len(self.symbols) == 1 and self.field is None and self.cell is None
             else [[round(x, _DECIMALS) + 0.0 for x in row] for row in self.positions],
             "charge": self.charge,
             "multiplicity": self.multiplicity,
         }
         if self.field is not None:
             content["field"] = self.field
+        if self.cell is not None:
+            content["cell"] = [[round(x, _DECIMALS) + 0.0 for x in row] for row in self.cell]
         return digest(content)
 
     @property
@@ -278,32 +283,37 @@ def _species(line: _Line) -> Species:
     symbols = line.take("symbols", list)
     line.require(bool(symbols), "symbols", "at least one atom")
     line.require(all(s in atomic_numbers and s != "X" for s in symbols), "symbols", "elements")
-    positions = line.take("positions", list)
-    rows = f"{len(symbols)} rows of three finite numbers"
-    line.require(
-        len(positions) == len(symbols)
-        and all(isinstance(r, list) and len(r) == 3 and all(map(_is_number, r)) for r in positions),
-        "positions",
-        rows,
-    )
     multiplicity = line.take("multiplicity", int)
     species = Species(
         name=line.take("name", str),
         symbols=tuple(symbols),
-        positions=tuple((float(x), float(y), float(z)) for x, y, z in positions),
+        positions=_rows(line, "positions", len(symbols)),
         charge=line.take("charge", int),
         multiplicity=multiplicity,
         field=_field(line),
         basis_hint=line.take("basis_hint", str) if "basis_hint" in line.data else None,
+        cell=_rows(line, "cell", 3) if "cell" in line.data else None,
     )
     electrons = species.n_electrons
     line.require(electrons >= 1, "charge", "one that leaves electrons (a proton is not listed)")
     line.require(
-        1 <= multiplicity <= electrons + 1 and (electrons + multiplicity) % 2 == 1,
+        1 <= multiplicity <= electrons + 1
+        and (species.cell is not None or (electrons + multiplicity) % 2 == 1),
         "multiplicity",
         f"2S+1 of {electrons} electrons",
     )
     return species
+
+
+def _rows(line: _Line, name: str, count: int) -> tuple[tuple[float, float, float], ...]:
+    rows = line.take(name, list)
+    line.require(
+        len(rows) == count
+        and all(isinstance(r, list) and len(r) == 3 and all(map(_is_number, r)) for r in rows),
+        name,
+        f"{count} rows of three finite numbers",
+    )
+    return tuple((float(x), float(y), float(z)) for x, y, z in rows)
 
 
 def _field(line: _Line) -> tuple[float, float, float] | None:

@@ -40,7 +40,8 @@ class StoredDensity:
         fidelity: functional, basis and grids of the calculation.
         energies: Hartree: "nuclear", "core", "coulomb", "electric field" where there is one, "xc"
             (of the starting functional, on this grid, without its fraction of exact exchange),
-            "exact exchange" (of these orbitals, all of it),
+            "exact exchange" (of these orbitals, all of it; crystals have none), "host" (of a
+            crystal, all the rest),
             "compression" (see `training.compression`; absent from files), and
             dispersion energies by method and damping, for example "d4(r2scan)".
         provenance: convergence, sizes, timing, versions.
@@ -85,14 +86,33 @@ class StoredDensity:
     @property
     def energy_without_xc(self) -> float:
         """Electronic energy of this density without exchange and correlation, in Hartree."""
-        parts = ("nuclear", "core", "coulomb", "electric field", "compression")
+        parts = ("nuclear", "core", "coulomb", "electric field", "host", "compression")
         return sum(self.energies.get(part, 0.0) for part in parts)
 
     @property
     def total_energy(self) -> float:
         """With the starting functional, without dispersion, in Hartree."""
-        mixed = self.starting_fraction * self.energies["exact exchange"]
+        mixed = self.exact_exchange(self.starting_fraction)
         return self.energy_without_xc + self.starting_xc + mixed
+
+    def exact_exchange(self, fraction: float) -> float:
+        """Part of the exact exchange of these orbitals, in Hartree.
+
+        Args:
+            fraction: of it.
+
+        Returns:
+            The energy.
+
+        Raises:
+            InvalidInputError: more than none of it, of a crystal.
+        """
+        if fraction and "exact exchange" not in self.energies:
+            raise InvalidInputError(
+                f"exchange_fraction: expected 0 for {self.species.name!r}, whose exact exchange is "
+                f"not stored, got {fraction:g}"
+            )
+        return fraction * self.energies["exact exchange"] if fraction else 0.0
 
     @property
     def starting_xc(self) -> float:
@@ -183,6 +203,8 @@ def _decode(content: NDArray, source: str) -> StoredDensity:
                 "symbols": tuple(values["symbols"]),
                 "positions": tuple(tuple(row) for row in values["positions"]),
                 "field": None if values["field"] is None else tuple(values["field"]),
+                # not in files of older versions
+                "cell": None if not values.get("cell") else tuple(map(tuple, values["cell"])),
             }
         )
         return StoredDensity(

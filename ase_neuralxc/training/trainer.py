@@ -241,11 +241,13 @@ def _data(config: TrainingConfig) -> tuple[ReactionTable, list[int], list[int]]:
 
 
 def _basis(config: TrainingConfig) -> str:
-    """Basis of the prepared densities, from the first of them."""
+    """Basis of the prepared densities, from the first of a molecule."""
     from ase_neuralxc.training.stored import SUFFIX, open_density
 
     for path in sorted((Path(config.densities) / "results").glob(f"*{SUFFIX}")):
-        return str(open_density(path).fidelity.basis)
+        density = open_density(path)
+        if density.species.cell is None:
+            return str(density.fidelity.basis)
     raise InvalidInputError(
         f"densities: expected prepared densities in {config.densities!r}, got none"
     )

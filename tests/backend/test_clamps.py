@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from ase_neuralxc.backend.clamps import CHANNEL, FADE, ClampedEvaluator, DensityClamps
+from ase_neuralxc.backend.clamps import BAND, CHANNEL, FADE, ClampedEvaluator, DensityClamps
 from ase_neuralxc.backend.pointwise import evaluate_invariants
 from ase_neuralxc.errors import InvalidInputError
 from ase_neuralxc.functional import load_functional
@@ -17,7 +17,10 @@ def evaluator(clamps, name="r2scan", block=7):
 
 
 def points(polarised, n=40, seed=1):
-    """Densities of which some have too little tau, some are negative, some all but vanish."""
+    """Densities of which some have too little tau, some are negative, some all but vanish.
+
+    A third have a tau that is nearly tau_W.
+    """
     rng = np.random.default_rng(seed)
     spins = 2 if polarised else 1
     density = 10.0 ** rng.uniform(-3, 0, (spins, n))
@@ -25,6 +28,8 @@ def points(polarised, n=40, seed=1):
     products = [(up * up).sum(0), (up * down).sum(0), (down * down).sum(0)]
     sigma = np.array(products if polarised else products[:1])
     tau = sigma[::2] / (8 * density) * rng.uniform(0.5, 2.0, (spins, n))
+    near = rng.uniform(1 - 2 * BAND, 1 + 2 * BAND, (spins, n // 3))
+    tau[:, -(n // 3) :] = (sigma[::2] / (8 * density))[:, -(n // 3) :] * near
     density[:, :3] = [[1e-9, -1e-3, -1e-20]]
     if polarised:
         density[1, 3] = -1e-9
@@ -43,18 +48,20 @@ def test_derivatives_are_those_of_the_clamped_energy(polarised):
     bosonic = arrays[2] < arrays[1][own] / (8 * positive)
     assert bosonic.any()
     assert not bosonic.all()
+    within = np.abs(arrays[2] * 8 * positive / arrays[1][own] - 1) < BAND
+    assert 3 < within.sum() < within.size / 2
     _, first = evaluate(arrays, polarised)
     assert np.abs(first).max() > 0.1
     row = 0
     for k, array in enumerate(arrays):
         for r in range(array.shape[0]):
-            step = 1e-5 * np.abs(array[r])
-            values = []
-            for sign in (1, -1):
+            step = 3e-5 * np.abs(array[r])
+            difference = 0.0
+            for factor, weight in ((1, 8), (-1, -8), (2, -1), (-2, 1)):  # of fourth order
                 moved = [a.copy() for a in arrays]
-                moved[k][r] += sign * step
-                values.append(evaluate(moved, polarised)[0])
-            numerical = (values[0] - values[1]) / (2 * step)
+                moved[k][r] += factor * step
+                difference = difference + weight * evaluate(moved, polarised)[0]
+            numerical = difference / (12 * step)
             np.testing.assert_allclose(first[row], numerical, rtol=1e-5, atol=1e-7)
             row += 1
 
@@ -89,9 +96,28 @@ def test_tau_is_raised_where_that_is_asked_for(weizsaecker):
     density, sigma, tau = seen[0]
     bound = sigma[::2] / (8 * density)
     assert (arrays[2][:, kept] < bound).any()
-    expected = np.maximum(arrays[2][:, kept], bound) if weizsaecker else arrays[2][:, kept]
-    np.testing.assert_array_equal(tau, expected)
+    given = arrays[2][:, kept]
+    if weizsaecker:
+        far = np.abs(given - bound) > BAND * bound
+        np.testing.assert_array_equal(tau[far], np.maximum(given, bound)[far])
+        assert (tau[~far] >= np.maximum(given, bound)[~far]).all()
+        assert (tau[~far] <= (1 + BAND / 4) * np.maximum(given, bound)[~far]).all()
+    else:
+        np.testing.assert_array_equal(tau, given)
     assert density.min() == pytest.approx(CHANNEL * 1e-6)
+
+
+def test_potentials_have_no_jump_where_tau_is_its_bound():
+    n = 9
+    density, sigma = np.full((1, n), 1e-3), np.full((1, n), 4e-8)
+    bound = sigma / (8 * density)
+    tau = bound * (1 + np.linspace(-1.2, 1.2, n) * BAND)
+    _, first = evaluator(DensityClamps(1e-6))([density, sigma, tau], False)
+    by_tau = first[2]
+    assert by_tau[0] == 0.0
+    changes = np.abs(np.diff(by_tau))
+    assert changes.max() < 0.2 * np.abs(by_tau[-1])
+    assert np.abs(by_tau[-1]) > 0.05
 
 
 def test_an_empty_channel_is_harmless():
@@ -107,5 +133,5 @@ def test_an_empty_channel_is_harmless():
 def test_bounds_are_checked_and_named():
     with pytest.raises(InvalidInputError, match=r"clamps.density: expected a positive .* got 0"):
         DensityClamps(0)
-    assert DensityClamps(1e-6).rule == "n > 1e-06 to 1e-05, tau >= tau_W"
+    assert DensityClamps(1e-6).rule == "n > 1e-06 to 1e-05, tau >= tau_W within 0.01"
     assert DensityClamps(1e-5, weizsaecker=False).rule == "n > 1e-05 to 0.0001"

@@ -160,6 +160,19 @@ class _KineticEnergy:
         return np.einsum("sxdp,xdp->sp", sums, self.angles)
 
 
+def signed_weights(atom: OneCentre) -> NDArray:
+    """[points] of the sum over an atom, in the order in which its functional is called.
+
+    Args:
+        atom: the expansion.
+
+    Returns:
+        Quadrature weights in Bohr^3, those of the pseudo-density negative.
+    """
+    weights: NDArray = (_SIGN[:, None, None] * atom.volumes).ravel()
+    return weights
+
+
 def _with_slope(rule: RadialRule, tables: NDArray) -> NDArray:
     """Functions at the points of the rule and, behind them, their slopes: [..., 2 g]."""
     return np.concatenate([rule(tables), rule.slope(tables)], axis=-1)

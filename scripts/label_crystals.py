@@ -1,0 +1,117 @@
+"""Labels of crystals: energies of three volumes with the functional that training starts from.
+
+Writes a file of reactions for `train_xc.py`, from the middle volume to a smaller and a larger one,
+and the densities of all volumes into a folder of prepared densities. A functional that is trained
+on them keeps the pressure of r2SCAN in metals, semiconductors and salts, where molecules say
+nothing. Stop and repeat the command at any time. Needs GPAW.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from ase.build import bulk
+
+from ase_neuralxc.campaign import Campaign
+from ase_neuralxc.process import guarded
+from ase_neuralxc.records import units
+from ase_neuralxc.records.files import atomic_write
+from ase_neuralxc.training.precompute import DensityTask
+from ase_neuralxc.training.prepare_settings import PrepareSettings
+from ase_neuralxc.training.reactions import Species
+from ase_neuralxc.training.stored import DensityCodec, density_path, open_density
+
+#: Formula, structure, lattice constant in Angstrom, and unpaired electrons of a magnet; none of
+#: `benchmarks/solids.py`.
+CRYSTALS: tuple[tuple[str, str, float] | tuple[str, str, float, int], ...] = (
+    ("Li", "bcc", 3.45), ("K", "bcc", 5.21), ("Rb", "bcc", 5.58), ("Ca", "fcc", 5.56),
+    ("Sr", "fcc", 6.04), ("Ba", "bcc", 5.00), ("V", "bcc", 3.02), ("Nb", "bcc", 3.29),
+    ("Ta", "bcc", 3.30), ("Mo", "bcc", 3.14), ("W", "bcc", 3.16), ("Rh", "fcc", 3.79),
+    ("Ir", "fcc", 3.83), ("Pt", "fcc", 3.91), ("Au", "fcc", 4.06), ("Pb", "fcc", 4.91),
+    ("Sn", "diamond", 6.48), ("LiH", "rocksalt", 3.98), ("NaF", "rocksalt", 4.57),
+    ("KCl", "rocksalt", 6.25), ("MgS", "rocksalt", 5.19), ("CaO", "rocksalt", 4.78),
+    ("TiC", "rocksalt", 4.32), ("TiN", "rocksalt", 4.23), ("ZrN", "rocksalt", 4.58),
+    ("NbC", "rocksalt", 4.46), ("AlAs", "zincblende", 5.65), ("GaN", "zincblende", 4.52),
+    ("GaP", "zincblende", 5.44), ("InP", "zincblende", 5.86), ("ZnS", "zincblende", 5.40),
+    ("BAs", "zincblende", 4.76), ("Ni", "fcc", 3.51, 1), ("Co", "fcc", 3.53, 2),
+    ("Co", "bcc", 2.82, 2), ("Fe", "fcc", 3.64, 3),
+)  # fmt: skip
+#: Changes of the lattice constant.
+STRAINS = (-0.02, 0.0, 0.02)
+
+
+def crystal(strain: float, formula: str, structure: str, edge: float, unpaired: int = 0) -> Species:
+    """Primitive cell at one volume."""
+    atoms = bulk(formula, structure, a=edge * (1 + strain))
+    return Species(
+        name=f"{formula} {structure} {100 * strain:+.0f}%",
+        symbols=tuple(atoms.get_chemical_symbols()),
+        positions=tuple(map(tuple, atoms.positions.tolist())),
+        multiplicity=unpaired + 1,
+        cell=tuple(map(tuple, atoms.cell.tolist())),
+    )
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("file", type=Path, help="JSON-lines file to write")
+    parser.add_argument("--densities", required=True, type=Path, help="folder of densities")
+    parser.add_argument("--workers", default=1, type=int, help="processes")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    return parser.parse_args()
+
+
+def main() -> int:
+    arguments = parse()
+    settings = PrepareSettings()
+    volumes = {c: [crystal(strain, *c) for strain in STRAINS] for c in CRYSTALS}
+    campaign = Campaign(arguments.densities, settings.identity, DensityCodec())
+    summary = campaign.run(
+        [species for three in volumes.values() for species in three],
+        DensityTask(settings),
+        workers=arguments.workers,
+        retries=0,
+        progress=not arguments.quiet,
+    )
+    lines = [{
+        "type": "meta", "set": arguments.file.stem, "source": "scripts/label_crystals.py",
+        "method": f"{settings.xc}, plane waves and PAW in GPAW", "unit": "kcal/mol",
+    }]  # fmt: skip
+    for three in volumes.values():
+        paths = [density_path(arguments.densities, species) for species in three]
+        if all(path.exists() for path in paths):
+            lines += labels(three, [open_density(path).total_energy for path in paths])
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    atomic_write(arguments.file, text.encode())
+    print(f"computed {summary.n_done}, there before {summary.n_skipped}, failed {summary.n_failed}")
+    for failure in summary.failures.values():
+        print(f"  {failure.reasons[-1]}")
+    return 0 if summary.n_failed == 0 else 1
+
+
+def labels(three: list[Species], energies: list[float]) -> list[dict[str, object]]:
+    """Lines of three volumes and two reactions."""
+    lines: list[dict[str, object]] = [
+        {
+            "type": "species", "name": s.name, "charge": 0, "multiplicity": s.multiplicity,
+            "symbols": s.symbols, "positions": s.positions, "cell": s.cell,
+        }
+        for s in three
+    ]  # fmt: skip
+    for index in (0, 2):
+        difference = (energies[index] - energies[1]) / units.KCALMOL_HARTREE
+        lines.append({
+            "type": "reaction", "id": f"{three[1].name} -> {three[index].name}",
+            "species": [three[1].name, three[index].name], "coeffs": [-1, 1],
+            "ref": round(difference, 4),
+        })  # fmt: skip
+    return lines
+
+
+if __name__ == "__main__":
+    raise SystemExit(guarded("label_crystals", main))

@@ -1,0 +1,197 @@
+"""Crystals as species of a training: their points against GPAW's own energies."""
+
+import importlib
+import importlib.util
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from ase.build import bulk
+from gpaw_runs import needs_gpaw, solve
+from training.helpers import H2
+
+from ase_neuralxc.backend.clamps import DensityClamps
+from ase_neuralxc.backend.gpaw.settings import GPAWSettings
+from ase_neuralxc.backend.gpaw.xc import make_xc
+from ase_neuralxc.errors import InvalidInputError
+from ase_neuralxc.functional import load_functional
+from ase_neuralxc.training import crystals
+from ase_neuralxc.training.compression import compress
+from ase_neuralxc.training.dataset import ReactionTable
+from ase_neuralxc.training.precompute import DensityTask
+from ase_neuralxc.training.prepare_settings import PrepareSettings
+from ase_neuralxc.training.reactions import Species, read_reactions
+from ase_neuralxc.training.stored import DensityCodec, density_path
+from ase_neuralxc.training.stored_energies import xc_energies
+
+CHEAP = GPAWSettings(ecut=200.0, smearing=0.1)
+KPTS = {"size": (2, 2, 2), "gamma": True}
+SCRIPT = Path(__file__).parents[2] / "scripts" / "label_crystals.py"
+
+
+def crystal(atoms, name="crystal"):
+    return Species(
+        name,
+        tuple(atoms.get_chemical_symbols()),
+        tuple(map(tuple, atoms.positions.tolist())),
+        cell=tuple(map(tuple, atoms.cell.tolist())),
+    )
+
+
+SILICON = crystal(bulk("Si"), "Si")
+
+
+def test_a_crystal_is_not_the_atom_in_it_nor_another_volume():
+    atom = replace(SILICON, symbols=("Si",), positions=((0.0, 0.0, 0.0),))
+    wider = replace(atom, cell=tuple(map(tuple, (1.01 * np.array(atom.cell)).tolist())))
+    assert len({s.content_hash for s in (atom, wider, replace(atom, cell=None))}) == 3
+
+
+def test_cells_are_read_and_checked(tmp_path):
+    line = {
+        "type": "species", "name": "Al", "charge": 0, "multiplicity": 1, "symbols": ["Al"],
+        "positions": [[0, 0, 0]], "cell": [[0, 2, 2], [2, 0, 2], [2, 2, 0]],
+    }  # fmt: skip
+    reaction = {"type": "reaction", "id": "r", "species": ["Al"], "coeffs": [1], "ref": 0.0}
+    path = tmp_path / "set.jsonl"
+
+    def write(species):
+        lines = ({"type": "meta", "set": "set"}, species, reaction)
+        path.write_text("\n".join(map(json.dumps, lines)))
+
+    write(line)
+    assert read_reactions(path).species["Al"].cell[0] == (0.0, 2.0, 2.0)
+    write({**line, "cell": [[0, 2, 2], [2, 0, 2]]})
+    with pytest.raises(InvalidInputError, match="cell: expected 3 rows of three finite numbers"):
+        read_reactions(path)
+    # an odd number of electrons is a metal here, and a mistake without a cell
+    del line["cell"]
+    write(line)
+    with pytest.raises(InvalidInputError, match="multiplicity"):
+        read_reactions(path)
+
+
+@pytest.mark.parametrize("change", [{"charge": 1}, {"cell": None}])
+def test_charged_crystals_and_molecules_are_refused(change):
+    with pytest.raises(InvalidInputError, match="expected a neutral crystal, got 'Si'"):
+        crystals.crystal_density(replace(SILICON, **change), PrepareSettings())
+
+
+@pytest.fixture(scope="module")
+def stored():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(crystals, "GPAW", CHEAP)
+        patch.setattr(crystals, "KPOINTS_PER_ATOM", 16)
+        return DensityTask(PrepareSettings())(SILICON)
+
+
+@needs_gpaw
+def test_energies_are_those_of_gpaw(stored):
+    host = solve(bulk("Si"), "r2scan", ecut=200.0, kpts=KPTS, smearing=0.1)
+    assert stored.total_energy == pytest.approx(host.energy, abs=1e-6)
+    assert stored.closed_shell
+    assert (stored.weights < 0).any()
+    assert stored.energies["d4(r2scan)"] == 0.0
+    decoded = DensityCodec().decode(DensityCodec().encode(stored), "memory")
+    assert decoded.species == SILICON
+    assert decoded.total_energy == stored.total_energy
+
+
+@needs_gpaw
+def test_another_functional_has_the_energy_that_it_has_in_gpaw_at_this_density(stored):
+    other = load_functional("nxc-s7")
+    with torch.no_grad():
+        here = float(xc_energies(other, [stored])[0]) - stored.energies["xc"]
+    host = solve(bulk("Si"), "r2scan", ecut=200.0, kpts=KPTS, smearing=0.1)
+    dft = host.host.active()
+    kernel = dft.pot_calc.xc.xc.kernel
+    kernel.evaluate = make_xc(other, DensityClamps(), "cpu").evaluate.full
+    _, energies, _ = dft.pot_calc.calculate_without_orbitals(dft.density)
+    assert abs(here) > 0.05
+    assert energies._energies["xc"] - host.energies["xc"] == pytest.approx(here, abs=2e-6)
+
+
+@needs_gpaw
+def test_a_magnet_has_two_spins(monkeypatch):
+    monkeypatch.setattr(crystals, "GPAW", CHEAP)
+    monkeypatch.setattr(crystals, "KPOINTS_PER_ATOM", 8)
+    iron = bulk("Fe")
+    stored = DensityTask(PrepareSettings())(replace(crystal(iron), multiplicity=3))
+    assert len(stored.density) == 2
+    iron.set_initial_magnetic_moments([2.0])
+    host = solve(iron, "r2scan", ecut=200.0, kpts=KPTS, smearing=0.1)
+    assert stored.total_energy == pytest.approx(host.energy, abs=1e-6)
+    with torch.no_grad():
+        own = float(xc_energies(load_functional("r2scan"), [stored])[0])
+    assert own == pytest.approx(stored.energies["xc"], abs=1e-9)
+
+
+@needs_gpaw
+def test_joined_points_keep_the_energies(stored):
+    joined = compress(stored, load_functional("r2scan"))
+    assert joined.n_points < stored.n_points / 3
+    other = load_functional("nxc-s7")
+    with torch.no_grad():
+        full, few = (float(xc_energies(other, [d])[0]) for d in (stored, joined))
+    assert few + joined.energies["compression"] == pytest.approx(full, abs=5e-4)
+
+
+@needs_gpaw
+def test_exact_exchange_of_a_crystal_is_refused(stored, tmp_path):
+    path = density_path(tmp_path, SILICON)
+    path.parent.mkdir()
+    path.write_bytes(DensityCodec().encode(stored))
+    species = {
+        "type": "species", "name": "Si", "charge": 0, "multiplicity": 1,
+        "symbols": SILICON.symbols, "positions": SILICON.positions, "cell": SILICON.cell,
+    }  # fmt: skip
+    reaction = {"type": "reaction", "id": "r", "species": ["Si"], "coeffs": [1], "ref": 0.0}
+    file = tmp_path / "set.jsonl"
+    lines = ({"type": "meta", "set": "set"}, species, reaction)
+    file.write_text("\n".join(map(json.dumps, lines)))
+    table = ReactionTable.load([read_reactions(file)], tmp_path, "d4(r2scan)")
+    assert float(table.fixed_energies()[0]) == pytest.approx(stored.energies["host"])
+    with pytest.raises(InvalidInputError, match="exchange_fraction: expected 0 for 'Si'"):
+        table.fixed_energies(0.25)
+
+
+def test_hydrogen_has_no_cell_in_files_of_before():
+    assert H2.cell is None
+
+
+@needs_gpaw
+def test_labels_are_the_energies_of_the_densities(tmp_path, monkeypatch):
+    script = label_script()
+    monkeypatch.setattr(crystals, "GPAW", CHEAP)
+    monkeypatch.setattr(crystals, "KPOINTS_PER_ATOM", 128)
+    monkeypatch.setattr(script, "CRYSTALS", (("Si", "diamond", 5.43),))
+    arguments = [str(tmp_path / "c.jsonl"), "--densities", str(tmp_path / "dens"), "--quiet"]
+    monkeypatch.setattr("sys.argv", ["label_crystals", *arguments])
+    assert script.main() == 0
+    one = read_reactions(tmp_path / "c.jsonl")
+    assert len(one.reactions) == 2
+    table = ReactionTable.load([one], tmp_path / "dens", "d4(r2scan)")
+    np.testing.assert_allclose(table.starting_energies(), table.references, atol=1e-3)
+    assert (table.references > 0).all()
+
+
+def test_crystals_that_functionals_are_measured_on_are_not_among_those_with_labels(monkeypatch):
+    monkeypatch.syspath_prepend(SCRIPT.parents[1] / "benchmarks")
+    solids = importlib.import_module("solids")
+    measured = {
+        (name.partition("_")[0], solids.STRUCTURES[name.partition("_")[2]])
+        for name, *_ in solids.Protocol().solids
+    }
+    labelled = {(formula, structure) for formula, structure, *_ in label_script().CRYSTALS}
+    assert len(measured) == 19
+    assert not labelled & measured
+
+
+def label_script():
+    spec = importlib.util.spec_from_file_location("label_crystals", SCRIPT)
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    return script
