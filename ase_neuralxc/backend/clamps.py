@@ -21,11 +21,11 @@ from ase_neuralxc.errors import InvalidInputError
 CHANNEL = 1e-4
 #: The energy is whole from this many times the least density on.
 FADE = 10.0
-#: tau is raised smoothly where it is within this part of tau_W around it. Where one orbital alone
-#: makes the density, tau is tau_W up to noise: with a corner there, derivatives jump at some points
-#: from one cycle to the next. With one, a nitrogen atom does not converge with `nxc-s7`; with the
-#: band it takes 19 cycles, and a hydrogen atom is 20 uHa higher.
-BAND = 1e-2
+#: tau is raised smoothly where it is within this part of tau_W around it: of dense places, and of
+#: those where there is next to nothing; the density (electrons/Bohr^3) between both. Where one
+#: orbital alone makes the density, tau is tau_W up to noise, and in vacuum it may settle there:
+#: with a corner, derivatives jump between two cycles, and a nitrogen atom does not converge.
+BAND, WIDEST, THIN = 1e-2, 0.5, 1e-3
 
 #: (density, sigma, tau) and whether they have two spins -> energy density and first derivatives,
 #: as `pointwise.evaluate_invariants` has them.
@@ -41,7 +41,7 @@ class DensityClamps:
             energy; it fades in smoothly up to `FADE` times this density, so that a density that
             rings around the bound has a potential without jumps.
         weizsaecker: raise tau to the von Weizsaecker bound |grad n|^2 / 8n, spin by spin, smoothly
-            within `BAND` of it.
+            around it.
 
     Raises:
         InvalidInputError: a density that is not positive.
@@ -60,7 +60,7 @@ class DensityClamps:
     def rule(self) -> str:
         """In words, for the fidelity tag."""
         fade = f"n > {self.density:g} to {FADE * self.density:g}"
-        return fade + (f", tau >= tau_W within {BAND:g}" if self.weizsaecker else "")
+        return fade + (f", tau >= tau_W within {BAND:g} to {WIDEST:g}" if self.weizsaecker else "")
 
 
 class ClampedEvaluator:
@@ -125,14 +125,29 @@ class ClampedEvaluator:
             return energy, first
         own = slice(None, None, 2)  # up.up and down.down of the gradient products
         bound = sigma[own] / (8 * density)
-        width = BAND * np.maximum(bound, np.finfo(float).tiny)
+        band, narrowing = tau_band(spins * density)
+        width = band * np.maximum(bound, 1e-100)
         share = np.clip((tau - bound + width) / (2 * width), 0.0, 1.0)
         raised = np.where(share < 1, bound + width * share**2, tau)
         energy, first = self.evaluate((density, sigma, raised), polarised)
         # what of tau is its bound, its derivative belongs to the density and to the gradient
-        slope = first[-spins:] * (1 - share) * (1 + BAND * share)
+        slope = first[-spins:] * (1 - share) * (1 + band * share)
+        first[:spins] += first[-spins:] * (1 - share) * share * bound * spins * narrowing
         first[-spins:] *= share
         first[:spins] -= slope * bound / density
         first[spins:-spins][own] += slope / (8 * density)
         first[:spins][low] = 0.0
         return energy, first
+
+
+def tau_band(density: NDArray) -> tuple[NDArray, NDArray]:
+    """Half of the width in which tau is raised, as part of tau_W.
+
+    Args:
+        density: [...] of both spins, or twice that of one, in electrons/Bohr^3.
+
+    Returns:
+        The width, from `BAND` to `WIDEST`, and its derivative by the density.
+    """
+    least = density + BAND / WIDEST * THIN
+    return BAND * (density + THIN) / least, BAND * (BAND / WIDEST - 1) * THIN / least**2

@@ -1,7 +1,13 @@
 import numpy as np
 import pytest
 
-from ase_neuralxc.backend.clamps import BAND, CHANNEL, FADE, ClampedEvaluator, DensityClamps
+from ase_neuralxc.backend.clamps import (
+    CHANNEL,
+    FADE,
+    ClampedEvaluator,
+    DensityClamps,
+    tau_band,
+)
 from ase_neuralxc.backend.pointwise import evaluate_invariants
 from ase_neuralxc.errors import InvalidInputError
 from ase_neuralxc.functional import load_functional
@@ -28,8 +34,9 @@ def points(polarised, n=40, seed=1):
     products = [(up * up).sum(0), (up * down).sum(0), (down * down).sum(0)]
     sigma = np.array(products if polarised else products[:1])
     tau = sigma[::2] / (8 * density) * rng.uniform(0.5, 2.0, (spins, n))
-    near = rng.uniform(1 - 2 * BAND, 1 + 2 * BAND, (spins, n // 3))
-    tau[:, -(n // 3) :] = (sigma[::2] / (8 * density))[:, -(n // 3) :] * near
+    near = 1 + tau_band(spins * density)[0] * rng.uniform(-2, 2, density.shape)
+    some = slice(-(n // 3), None)
+    tau[:, some] = (near * sigma[::2] / (8 * density))[:, some]
     density[:, :3] = [[1e-9, -1e-3, -1e-20]]
     if polarised:
         density[1, 3] = -1e-9
@@ -48,7 +55,8 @@ def test_derivatives_are_those_of_the_clamped_energy(polarised):
     bosonic = arrays[2] < arrays[1][own] / (8 * positive)
     assert bosonic.any()
     assert not bosonic.all()
-    within = np.abs(arrays[2] * 8 * positive / arrays[1][own] - 1) < BAND
+    band, _ = tau_band(len(positive) * np.maximum(arrays[0], 0.0))
+    within = np.abs(arrays[2] * 8 * positive / arrays[1][own] - 1) < band
     assert 3 < within.sum() < within.size / 2
     _, first = evaluate(arrays, polarised)
     assert np.abs(first).max() > 0.1
@@ -98,10 +106,11 @@ def test_tau_is_raised_where_that_is_asked_for(weizsaecker):
     assert (arrays[2][:, kept] < bound).any()
     given = arrays[2][:, kept]
     if weizsaecker:
-        far = np.abs(given - bound) > BAND * bound
+        band, _ = tau_band(2 * density)
+        far = np.abs(given - bound) > band * bound
         np.testing.assert_array_equal(tau[far], np.maximum(given, bound)[far])
         assert (tau[~far] >= np.maximum(given, bound)[~far]).all()
-        assert (tau[~far] <= (1 + BAND / 4) * np.maximum(given, bound)[~far]).all()
+        assert (tau - np.maximum(given, bound) <= (1 + 1e-12) * band / 4 * bound)[~far].all()
     else:
         np.testing.assert_array_equal(tau, given)
     assert density.min() == pytest.approx(CHANNEL * 1e-6)
@@ -111,7 +120,7 @@ def test_potentials_have_no_jump_where_tau_is_its_bound():
     n = 9
     density, sigma = np.full((1, n), 1e-3), np.full((1, n), 4e-8)
     bound = sigma / (8 * density)
-    tau = bound * (1 + np.linspace(-1.2, 1.2, n) * BAND)
+    tau = bound * (1 + np.linspace(-1.2, 1.2, n) * tau_band(density)[0])
     _, first = evaluator(DensityClamps(1e-6))([density, sigma, tau], False)
     by_tau = first[2]
     assert by_tau[0] == 0.0
@@ -133,5 +142,5 @@ def test_an_empty_channel_is_harmless():
 def test_bounds_are_checked_and_named():
     with pytest.raises(InvalidInputError, match=r"clamps.density: expected a positive .* got 0"):
         DensityClamps(0)
-    assert DensityClamps(1e-6).rule == "n > 1e-06 to 1e-05, tau >= tau_W within 0.01"
+    assert DensityClamps(1e-6).rule == "n > 1e-06 to 1e-05, tau >= tau_W within 0.01 to 0.5"
     assert DensityClamps(1e-5, weizsaecker=False).rule == "n > 1e-05 to 0.0001"

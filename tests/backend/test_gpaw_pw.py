@@ -294,7 +294,7 @@ def test_the_calculator_of_ase():
     record = atoms.calc.export_label()
     assert record.fidelity.host == "gpaw"
     assert {"gpaw", "gpaw-data"} < set(record.provenance["versions"])
-    assert record.fidelity.density_clamps == "n > 1e-05 to 0.0001, tau >= tau_W within 0.01"
+    assert record.fidelity.density_clamps == "n > 1e-05 to 0.0001, tau >= tau_W within 0.01 to 0.5"
     atoms.positions[1, 0] += 0.02
     atoms.get_potential_energy()
     assert [a.strategy for a in atoms.calc.solution.history] == ["continued"]
@@ -303,7 +303,7 @@ def test_the_calculator_of_ase():
 def test_fidelity_holds_the_rules_and_nothing_that_follows_from_a_cell():
     settings = GPAWSettings(ecut=350.0, kpts={"density": 3.5}, smearing=0.1, dipole_layer=True)
     tag = FidelityTag(functional="r2scan", **settings.fidelity(functional("r2scan")))
-    assert tag.density_clamps == "n > 1e-05 to 0.0001, tau >= tau_W within 0.01"
+    assert tag.density_clamps == "n > 1e-05 to 0.0001, tau >= tau_W within 0.01 to 0.5"
     assert (tag.host, tag.basis, tag.kpoint_density) == ("gpaw", "plane waves 350 eV", 3.5)
     points = "one-centre points max(0.3 N, 144)"
     assert tag.grid == f"k-points density with Gamma, dipole layer, {points}"
