@@ -17,6 +17,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from ase.build import bulk
 
+from ase_neuralxc.backend.gpaw.xc import load_gpaw
 from ase_neuralxc.campaign import Campaign
 from ase_neuralxc.process import guarded
 from ase_neuralxc.records import units
@@ -68,6 +69,8 @@ def parse() -> argparse.Namespace:
 
 def main() -> int:
     arguments = parse()
+    load_gpaw()  # without it nothing would come of the hours to follow
+    arguments.file.parent.mkdir(parents=True, exist_ok=True)
     settings = PrepareSettings()
     volumes = {c: [crystal(strain, *c) for strain in STRAINS] for c in CRYSTALS}
     campaign = Campaign(arguments.densities, settings.identity, DensityCodec())

@@ -131,7 +131,7 @@ class CompositeTask:
         """Compute one species.
 
         Args:
-            species: of the elements of the family, without an external field.
+            species: a molecule of the elements of the family, without an external field.
             attempt: number of failed attempts before; later ones take Newton steps.
 
         Returns:
@@ -140,15 +140,16 @@ class CompositeTask:
             `s2`, the expectation value of S^2 in QZ; `seconds`.
 
         Raises:
-            InvalidInputError: another element, or a field.
+            InvalidInputError: another element, a field or a cell.
             NeuralXCError: Hartree-Fock, its stability or coupled cluster did not converge.
         """
         start = time.perf_counter()
         unknown = sorted(set(species.symbols) - self.family.elements)
-        if unknown or species.field is not None:
+        if unknown or species.field is not None or species.cell is not None:
+            other = "a cell" if species.field is None else "a field"
             raise InvalidInputError(
-                f"species: expected {', '.join(sorted(self.family.elements))} and no field, got "
-                f"{', '.join(unknown) or 'a field'} in {species.name!r}"
+                f"species: expected {', '.join(sorted(self.family.elements))} and no field or "
+                f"cell, got {', '.join(unknown) or other} in {species.name!r}"
             )
         small = self._hartree_fock(species, zeta=None, guess=None, attempt=attempt)
         triple = self._hartree_fock(species, zeta=3, guess=small, attempt=attempt)

@@ -23,7 +23,7 @@ from ase_neuralxc.backend.gpaw.settings import GPAWSettings
 from ase_neuralxc.backend.gpaw_pw import GPAWBackend
 from ase_neuralxc.backend.pointwise import evaluate_invariants
 from ase_neuralxc.backend.system import System
-from ase_neuralxc.errors import InvalidInputError
+from ase_neuralxc.errors import InvalidInputError, NeuralXCError
 from ase_neuralxc.fidelity import convergence_record, fidelity_tag, provenance
 from ase_neuralxc.functional import load_functional
 from ase_neuralxc.records import SpinState
@@ -55,7 +55,7 @@ def crystal_density(species: Species, settings: PrepareSettings) -> StoredDensit
 
     Raises:
         InvalidInputError: a charge, no cell, or a starting functional with exact exchange.
-        NeuralXCError: the SCF did not converge.
+        NeuralXCError: the SCF did not converge, or the points do not give its energy.
     """
     if species.charge or species.cell is None:
         raise InvalidInputError(
@@ -83,7 +83,7 @@ def crystal_density(species: Species, settings: PrepareSettings) -> StoredDensit
     xc = float(weights @ energy)
     expected = solution.energies["xc"] - points.constant
     if abs(xc - expected) > 1e-6:
-        raise InvalidInputError(
+        raise NeuralXCError(
             f"species: expected the energy {expected:.6f} Ha of GPAW from the points of "
             f"{species.name!r}, got {xc:.6f}"
         )

@@ -74,7 +74,8 @@ def split(
     training, validation, dropped = [], [], []
     for one in sets:
         for reaction in one.reactions:
-            kinds = [kind_of(s) for s in one.species_of(reaction)]
+            # a crystal of the formula of a molecule tells nothing about it
+            kinds = [kind_of(s) for s in one.species_of(reaction) if s.cell is None]
             entry = (one.name, reaction.name)
             touched = any(kind in held for kind in kinds)
             if touched and one.name == validation_set:

@@ -13,6 +13,7 @@ from ase_neuralxc.backend.molecular import MolecularBackend
 from ase_neuralxc.backend.settings import KSSettings
 from ase_neuralxc.backend.solution import KSSolution
 from ase_neuralxc.backend.system import System
+from ase_neuralxc.errors import InvalidInputError
 from ase_neuralxc.records import SpinState
 from ase_neuralxc.terms.field import ElectricField
 from ase_neuralxc.training.reactions import Species
@@ -40,7 +41,21 @@ class RoomyBackend(MolecularBackend):
 
 
 def system_of(species: Species) -> System:
-    """Atoms and spin state of a species; its field is a term of the energy (see `terms_of`)."""
+    """Atoms and spin state of a species; its field is a term of the energy (see `terms_of`).
+
+    Args:
+        species: a molecule.
+
+    Returns:
+        The system.
+
+    Raises:
+        InvalidInputError: a crystal.
+    """
+    if species.cell is not None:
+        raise InvalidInputError(
+            f"species: expected a molecule, got {species.name!r} with the cell {species.cell}"
+        )
     return System(
         np.array([atomic_numbers[s] for s in species.symbols]),
         np.array(species.positions),

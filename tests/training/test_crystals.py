@@ -19,11 +19,14 @@ from ase_neuralxc.backend.gpaw.xc import make_xc
 from ase_neuralxc.errors import InvalidInputError
 from ase_neuralxc.functional import load_functional
 from ase_neuralxc.training import crystals
+from ase_neuralxc.training.composite import CompositeTask
 from ase_neuralxc.training.compression import compress
 from ase_neuralxc.training.dataset import ReactionTable
+from ase_neuralxc.training.folds import split
 from ase_neuralxc.training.precompute import DensityTask
 from ase_neuralxc.training.prepare_settings import PrepareSettings
-from ase_neuralxc.training.reactions import Species, read_reactions
+from ase_neuralxc.training.reactions import Reaction, ReactionSet, Species, read_reactions
+from ase_neuralxc.training.solve import system_of
 from ase_neuralxc.training.stored import DensityCodec, density_path
 from ase_neuralxc.training.stored_energies import xc_energies
 
@@ -78,6 +81,25 @@ def test_cells_are_read_and_checked(tmp_path):
 def test_charged_crystals_and_molecules_are_refused(change):
     with pytest.raises(InvalidInputError, match="expected a neutral crystal, got 'Si'"):
         crystals.crystal_density(replace(SILICON, **change), PrepareSettings())
+
+
+def test_calculations_of_molecules_refuse_crystals():
+    with pytest.raises(InvalidInputError, match="expected a molecule, got 'Si' with the cell"):
+        system_of(SILICON)
+    with pytest.raises(InvalidInputError, match="no field or cell, got a cell in 'Si'"):
+        CompositeTask()(SILICON)
+
+
+def test_a_crystal_of_the_formula_of_a_molecule_stays_in_the_training():
+    dimer = replace(SILICON, name="Si2", cell=None, positions=((0, 0, 0), (0, 0, 2.2)))
+    others = [replace(H2, name=f"H2 {i}", symbols=("H", e)) for i, e in enumerate(("H", "F"))]
+    molecules = {s.name: s for s in (dimer, *others)}
+    one = ReactionSet("W4-17", molecules, tuple(Reaction(n, (n,), (1.0,), 0.0) for n in molecules))
+    crystal_set = ReactionSet("crystals", {"Si": SILICON}, (Reaction("Si", ("Si",), (1.0,), 0.0),))
+    for fold in range(3):
+        parts = split([one, crystal_set], "W4-17", 3, fold, 0)
+        assert len(parts.validation) == 1
+        assert ("crystals", "Si") in parts.training
 
 
 @pytest.fixture(scope="module")
