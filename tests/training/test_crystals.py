@@ -196,7 +196,7 @@ def test_labels_are_the_energies_of_the_densities(tmp_path, monkeypatch):
     one = read_reactions(tmp_path / "c.jsonl")
     assert len(one.reactions) == 2
     table = ReactionTable.load([one], tmp_path / "dens", "d4(r2scan)")
-    np.testing.assert_allclose(table.starting_energies(), table.references, atol=1e-3)
+    np.testing.assert_allclose(table.starting_energies(), table.references, atol=1e-4)
     assert (table.references > 0).all()
 
 
