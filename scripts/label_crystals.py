@@ -34,13 +34,28 @@ CRYSTALS: tuple[tuple[str, str, float] | tuple[str, str, float, int], ...] = (
     ("Sr", "fcc", 6.04), ("Ba", "bcc", 5.00), ("V", "bcc", 3.02), ("Nb", "bcc", 3.29),
     ("Ta", "bcc", 3.30), ("Mo", "bcc", 3.14), ("W", "bcc", 3.16), ("Rh", "fcc", 3.79),
     ("Ir", "fcc", 3.83), ("Pt", "fcc", 3.91), ("Au", "fcc", 4.06), ("Pb", "fcc", 4.91),
-    ("Sn", "diamond", 6.48), ("LiH", "rocksalt", 3.98), ("NaF", "rocksalt", 4.57),
-    ("KCl", "rocksalt", 6.25), ("MgS", "rocksalt", 5.19), ("CaO", "rocksalt", 4.78),
-    ("TiC", "rocksalt", 4.32), ("TiN", "rocksalt", 4.23), ("ZrN", "rocksalt", 4.58),
-    ("NbC", "rocksalt", 4.46), ("AlAs", "zincblende", 5.65), ("GaN", "zincblende", 4.52),
-    ("GaP", "zincblende", 5.44), ("InP", "zincblende", 5.86), ("ZnS", "zincblende", 5.40),
-    ("BAs", "zincblende", 4.76), ("Ni", "fcc", 3.51, 1), ("Co", "fcc", 3.53, 2),
-    ("Co", "bcc", 2.82, 2), ("Fe", "fcc", 3.64, 3),
+    ("Mg", "fcc", 4.52), ("Be", "fcc", 3.16), ("Zr", "bcc", 3.57), ("Ru", "fcc", 3.80),
+    ("Re", "fcc", 3.91), ("Rh", "bcc", 3.02), ("Pt", "bcc", 3.13),
+    ("Zn", "fcc", 3.90), ("Ni", "fcc", 3.51, 1), ("Co", "fcc", 3.53, 2),
+    ("Co", "bcc", 2.82, 2), ("Fe", "fcc", 3.64, 3), ("Sn", "diamond", 6.48),
+    ("LiH", "rocksalt", 3.98), ("NaH", "rocksalt", 4.86), ("PdH", "rocksalt", 4.09),
+    ("NaF", "rocksalt", 4.57), ("KF", "rocksalt", 5.34), ("KCl", "rocksalt", 6.25),
+    ("LiBr", "rocksalt", 5.47), ("MgS", "rocksalt", 5.19), ("MgSe", "rocksalt", 5.44),
+    ("CaO", "rocksalt", 4.78), ("TiC", "rocksalt", 4.32), ("NbC", "rocksalt", 4.46),
+    ("VN", "rocksalt", 4.12), ("TiN", "rocksalt", 4.23), ("ZrN", "rocksalt", 4.58),
+    ("AlAs", "zincblende", 5.65), ("GaN", "zincblende", 4.52), ("GaP", "zincblende", 5.44),
+    ("GaSb", "zincblende", 6.12), ("InP", "zincblende", 5.86), ("InAs", "zincblende", 6.08),
+    ("ZnS", "zincblende", 5.40), ("CuCl", "zincblende", 5.40), ("BAs", "zincblende", 4.76),
+    ("BeS", "zincblende", 4.86), ("CsCl", "cesiumchloride", 4.12),
+    ("AlNi", "cesiumchloride", 2.88), ("TiNi", "cesiumchloride", 3.00),
+    ("AgMg", "cesiumchloride", 3.30), ("CuZn", "cesiumchloride", 2.94),
+    ("AlPd", "cesiumchloride", 3.05), ("PdIn", "cesiumchloride", 3.27),
+)  # fmt: skip
+#: For a file of their own, to choose between functionals.
+HELD_OUT: tuple[tuple[str, str, float], ...] = (
+    ("Cs", "bcc", 6.15), ("Ti", "fcc", 4.11), ("Os", "fcc", 3.84), ("Au", "bcc", 3.26),
+    ("Cd", "fcc", 4.42), ("CuPd", "cesiumchloride", 2.98), ("PdZn", "cesiumchloride", 3.04),
+    ("NaBr", "rocksalt", 5.93), ("HfC", "rocksalt", 4.63), ("ZnSe", "zincblende", 5.66),
 )  # fmt: skip
 #: Changes of the lattice constant.
 STRAINS = (-0.02, 0.0, 0.02)
@@ -61,6 +76,7 @@ def crystal(strain: float, formula: str, structure: str, edge: float, unpaired: 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("file", type=Path, help="JSON-lines file to write")
+    parser.add_argument("--held-out", type=Path, help="another, for crystals not to train on")
     parser.add_argument("--densities", required=True, type=Path, help="folder of densities")
     parser.add_argument("--workers", default=1, type=int, help="processes")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
@@ -70,31 +86,42 @@ def parse() -> argparse.Namespace:
 def main() -> int:
     arguments = parse()
     load_gpaw()  # without it nothing would come of the hours to follow
-    arguments.file.parent.mkdir(parents=True, exist_ok=True)
     settings = PrepareSettings()
-    volumes = {c: [crystal(strain, *c) for strain in STRAINS] for c in CRYSTALS}
+    files = {arguments.file: CRYSTALS}
+    if arguments.held_out:
+        files[arguments.held_out] = HELD_OUT
+    parts = {
+        file: [[crystal(strain, *c) for strain in STRAINS] for c in crystals]
+        for file, crystals in files.items()
+    }
     campaign = Campaign(arguments.densities, settings.identity, DensityCodec())
     summary = campaign.run(
-        [species for three in volumes.values() for species in three],
+        [species for volumes in parts.values() for three in volumes for species in three],
         DensityTask(settings),
         workers=arguments.workers,
         retries=0,
         progress=not arguments.quiet,
     )
-    lines = [{
-        "type": "meta", "set": arguments.file.stem, "source": "scripts/label_crystals.py",
-        "method": f"{settings.xc}, plane waves and PAW in GPAW", "unit": "kcal/mol",
-    }]  # fmt: skip
-    for three in volumes.values():
-        paths = [density_path(arguments.densities, species) for species in three]
-        if all(path.exists() for path in paths):
-            lines += labels(three, [open_density(path).total_energy for path in paths])
-    text = "".join(json.dumps(line) + "\n" for line in lines)
-    atomic_write(arguments.file, text.encode())
+    for file, volumes in parts.items():
+        write(file, volumes, arguments.densities, settings.xc)
     print(f"computed {summary.n_done}, there before {summary.n_skipped}, failed {summary.n_failed}")
     for failure in summary.failures.values():
         print(f"  {failure.reasons[-1]}")
     return 0 if summary.n_failed == 0 else 1
+
+
+def write(file: Path, volumes: list[list[Species]], densities: Path, xc: str) -> None:
+    """Labels of the crystals all volumes of which are there."""
+    lines: list[dict[str, object]] = [{
+        "type": "meta", "set": file.stem, "source": "scripts/label_crystals.py",
+        "method": f"{xc}, plane waves and PAW in GPAW", "unit": "kcal/mol",
+    }]  # fmt: skip
+    for three in volumes:
+        paths = [density_path(densities, species) for species in three]
+        if all(path.exists() for path in paths):
+            lines += labels(three, [open_density(path).total_energy for path in paths])
+    file.parent.mkdir(parents=True, exist_ok=True)
+    atomic_write(file, "".join(json.dumps(line) + "\n" for line in lines).encode())
 
 
 def labels(three: list[Species], energies: list[float]) -> list[dict[str, object]]:

@@ -305,7 +305,7 @@ def test_fidelity_holds_the_rules_and_nothing_that_follows_from_a_cell():
     tag = FidelityTag(functional="r2scan", **settings.fidelity(functional("r2scan")))
     assert tag.density_clamps == "n > 1e-05 to 0.0001, tau >= tau_W within 0.01 to 0.5"
     assert (tag.host, tag.basis, tag.kpoint_density) == ("gpaw", "plane waves 350 eV", 3.5)
-    points = "one-centre points max(0.3 N, 144)"
+    points = "one-centre points max(0.36 N, 170)"
     assert tag.grid == f"k-points density with Gamma, dipole layer, {points}"
     # GPAW's own functionals run as GPAW runs them
     native = GPAWSettings(kpts=(2, 2, 1)).fidelity(functional("libxc:pbe"))

@@ -190,12 +190,15 @@ def test_labels_are_the_energies_of_the_densities(tmp_path, monkeypatch):
     monkeypatch.setattr(crystals, "GPAW", CHEAP)
     monkeypatch.setattr(crystals, "KPOINTS_PER_ATOM", 128)
     monkeypatch.setattr(script, "CRYSTALS", (("Si", "diamond", 5.43),))
-    arguments = [str(tmp_path / "c.jsonl"), "--densities", str(tmp_path / "dens"), "--quiet"]
-    monkeypatch.setattr("sys.argv", ["label_crystals", *arguments])
+    monkeypatch.setattr(script, "HELD_OUT", (("Al", "fcc", 4.0),))
+    files = tmp_path / "train" / "c.jsonl", tmp_path / "test" / "h.jsonl"
+    arguments = [str(files[0]), "--held-out", str(files[1]), "--densities", str(tmp_path / "dens")]
+    monkeypatch.setattr("sys.argv", ["label_crystals", *arguments, "--quiet"])
     assert script.main() == 0
-    one = read_reactions(tmp_path / "c.jsonl")
-    assert len(one.reactions) == 2
-    table = ReactionTable.load([one], tmp_path / "dens", "d4(r2scan)")
+    sets = [read_reactions(file) for file in files]
+    assert [len(s.reactions) for s in sets] == [2, 2]
+    assert [s.name for s in sets] == ["c", "h"]
+    table = ReactionTable.load(sets, tmp_path / "dens", "d4(r2scan)")
     np.testing.assert_allclose(table.starting_energies(), table.references, atol=1e-4)
     assert (table.references > 0).all()
 
@@ -207,7 +210,10 @@ def test_crystals_that_functionals_are_measured_on_are_not_among_those_with_labe
         (name.partition("_")[0], solids.STRUCTURES[name.partition("_")[2]])
         for name, *_ in solids.Protocol().solids
     }
-    labelled = {(formula, structure) for formula, structure, *_ in label_script().CRYSTALS}
+    script = label_script()
+    labelled = {
+        (formula, structure) for formula, structure, *_ in script.CRYSTALS + script.HELD_OUT
+    }
     assert len(measured) == 19
     assert not labelled & measured
 

@@ -21,7 +21,7 @@ STENCIL = 8
 #: Points of the rule for one entry of the table, and the least number of points. Learned
 #: functionals vary faster than those made by hand: with half as many, the energy between two very
 #: different densities of an atom is off by some 0.1 meV.
-DENSITY, LEAST = 0.3, 144
+DENSITY, LEAST = 0.36, 170
 
 #: In words, for the fidelity tag.
 RULE = f"max({DENSITY:g} N, {LEAST})"
@@ -33,14 +33,16 @@ class RadialRule:
     Args:
         grid: GPAW's radial grid, with `r_g` and `dr_g` in Bohr.
         entries: how many of its points are within the sphere, at least `STENCIL`.
+        count: points of the rule; without it what `RULE` says.
 
     Attributes:
         radii: [g] in Bohr, increasing.
         volumes: [g] in Bohr^3: 4 pi r^2 dr.
     """
 
-    def __init__(self, grid: Any, entries: int) -> None:
-        count = min(entries, max(round(DENSITY * entries), LEAST))
+    def __init__(self, grid: Any, entries: int, count: int | None = None) -> None:
+        if count is None:
+            count = min(entries, max(round(DENSITY * entries), LEAST))
         nodes, weights = np.polynomial.legendre.leggauss(count)
         positions = 0.5 * (entries - 1) * (1 + nodes)
         self._matrix = _interpolation(positions, entries)

@@ -116,18 +116,25 @@ def distorted(setup):
     return pack_density(matrix)[None], pack_density(mixed)[None]
 
 
-# The rule moves the energy of an atom by a constant of its core, largest where that is steep. The
-# second density differs from the first by far more than those of two structures do.
+class Fine(RadialRule):
+    """The rule with so many points that its integrals are those of the interpolated tables."""
+
+    def __init__(self, grid, entries):
+        super().__init__(grid, entries, entries)
+
+
+# The second density differs from the first by far more than those of two structures do. GPAW's sum
+# itself is off by a constant of the core, largest where that is steep.
 @pytest.mark.parametrize("name", ["pbe", "r2scan", "nxc-s7"])
 @pytest.mark.parametrize(
-    ("element", "constant"), [("H", 1e-6), ("O", 1e-5), ("Si", 1e-5), ("Fe", 1e-5), ("Pd", 3e-4)]
+    ("element", "constant"), [("H", 1e-6), ("O", 1e-6), ("Si", 1e-6), ("Fe", 1e-5), ("Pd", 3e-5)]
 )
 def test_few_radial_points_give_the_energies_of_all(element, constant, name):
     setup, _ = atom(element, "pbe")
     one, other = distorted(setup)
-    few, every = one_centre(setup, name), one_centre(setup, name, EveryEntry)
+    few, fine, every = (one_centre(setup, name, r) for r in (RadialRule, Fine, EveryEntry))
     (e_few, v_few), (e_every, v_every) = few(one), every(one)
-    assert e_few == pytest.approx(e_every, abs=constant)
+    assert e_few == pytest.approx(fine(one)[0], abs=constant)
     gap = every(other)[0] - e_every
     assert abs(gap) > 5e-5
     assert few(other)[0] - e_few == pytest.approx(gap, rel=1e-4, abs=1e-7)
