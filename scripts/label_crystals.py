@@ -1,6 +1,6 @@
-"""Labels of crystals: energies of three volumes with the functional that training starts from.
+"""Labels of crystals: energies of four volumes with the functional that training starts from.
 
-Writes a file of reactions for `train_xc.py`, from the middle volume to a smaller and a larger one,
+Writes a file of reactions for `train_xc.py`, from one volume to a smaller and two larger ones,
 and the densities of all volumes into a folder of prepared densities. A functional that is trained
 on them keeps the pressure of r2SCAN in metals, semiconductors and salts, where molecules say
 nothing. Stop and repeat the command at any time. Needs GPAW.
@@ -57,8 +57,8 @@ HELD_OUT: tuple[tuple[str, str, float], ...] = (
     ("Cd", "fcc", 4.42), ("CuPd", "cesiumchloride", 2.98), ("PdZn", "cesiumchloride", 3.04),
     ("NaBr", "rocksalt", 5.93), ("HfC", "rocksalt", 4.63), ("ZnSe", "zincblende", 5.66),
 )  # fmt: skip
-#: Changes of the lattice constant.
-STRAINS = (-0.02, 0.0, 0.02)
+#: Changes of the lattice constant, of which the first is where reactions begin.
+STRAINS = (0.0, -0.02, 0.02, 0.04)
 
 
 def crystal(strain: float, formula: str, structure: str, edge: float, unpaired: int = 0) -> Species:
@@ -91,54 +91,53 @@ def main() -> int:
     if arguments.held_out:
         files[arguments.held_out] = HELD_OUT
     parts = {
-        file: [[crystal(strain, *c) for strain in STRAINS] for c in crystals]
-        for file, crystals in files.items()
+        file: [[crystal(strain, *c) for strain in STRAINS] for c in chosen]
+        for file, chosen in files.items()
     }
     campaign = Campaign(arguments.densities, settings.identity, DensityCodec())
     summary = campaign.run(
-        [species for volumes in parts.values() for three in volumes for species in three],
+        [species for crystals in parts.values() for volumes in crystals for species in volumes],
         DensityTask(settings),
         workers=arguments.workers,
         retries=0,
         progress=not arguments.quiet,
     )
-    for file, volumes in parts.items():
-        write(file, volumes, arguments.densities, settings.xc)
+    for file, crystals in parts.items():
+        write(file, crystals, arguments.densities, settings.xc)
     print(f"computed {summary.n_done}, there before {summary.n_skipped}, failed {summary.n_failed}")
     for failure in summary.failures.values():
         print(f"  {failure.reasons[-1]}")
     return 0 if summary.n_failed == 0 else 1
 
 
-def write(file: Path, volumes: list[list[Species]], densities: Path, xc: str) -> None:
+def write(file: Path, crystals: list[list[Species]], densities: Path, xc: str) -> None:
     """Labels of the crystals all volumes of which are there."""
     lines: list[dict[str, object]] = [{
         "type": "meta", "set": file.stem, "source": "scripts/label_crystals.py",
         "method": f"{xc}, plane waves and PAW in GPAW", "unit": "kcal/mol",
     }]  # fmt: skip
-    for three in volumes:
-        paths = [density_path(densities, species) for species in three]
+    for volumes in crystals:
+        paths = [density_path(densities, species) for species in volumes]
         if all(path.exists() for path in paths):
-            lines += labels(three, [open_density(path).total_energy for path in paths])
+            lines += labels(volumes, [open_density(path).total_energy for path in paths])
     file.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(file, "".join(json.dumps(line) + "\n" for line in lines).encode())
 
 
-def labels(three: list[Species], energies: list[float]) -> list[dict[str, object]]:
-    """Lines of three volumes and two reactions."""
+def labels(volumes: list[Species], energies: list[float]) -> list[dict[str, object]]:
+    """Lines of the volumes of a crystal, and of the reactions from the first to each other one."""
     lines: list[dict[str, object]] = [
         {
             "type": "species", "name": s.name, "charge": 0, "multiplicity": s.multiplicity,
             "symbols": s.symbols, "positions": s.positions, "cell": s.cell,
         }
-        for s in three
+        for s in volumes
     ]  # fmt: skip
-    for index in (0, 2):
-        difference = (energies[index] - energies[1]) / units.KCALMOL_HARTREE
+    for species, energy in zip(volumes[1:], energies[1:], strict=True):
         lines.append({
-            "type": "reaction", "id": f"{three[1].name} -> {three[index].name}",
-            "species": [three[1].name, three[index].name], "coeffs": [-1, 1],
-            "ref": round(difference, 4),
+            "type": "reaction", "id": f"{volumes[0].name} -> {species.name}",
+            "species": [volumes[0].name, species.name], "coeffs": [-1, 1],
+            "ref": round((energy - energies[0]) / units.KCALMOL_HARTREE, 4),
         })  # fmt: skip
     return lines
 

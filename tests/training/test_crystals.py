@@ -196,7 +196,7 @@ def test_labels_are_the_energies_of_the_densities(tmp_path, monkeypatch):
     monkeypatch.setattr("sys.argv", ["label_crystals", *arguments, "--quiet"])
     assert script.main() == 0
     sets = [read_reactions(file) for file in files]
-    assert [len(s.reactions) for s in sets] == [2, 2]
+    assert [len(s.reactions) for s in sets] == [3, 3]
     assert [s.name for s in sets] == ["c", "h"]
     table = ReactionTable.load(sets, tmp_path / "dens", "d4(r2scan)")
     np.testing.assert_allclose(table.starting_energies(), table.references, atol=1e-4)
