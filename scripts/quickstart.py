@@ -18,6 +18,7 @@ from ase.build import molecule
 from tqdm import tqdm
 
 from ase_neuralxc import NeuralXC
+from ase_neuralxc.process import guarded
 from ase_neuralxc.settings import build_settings
 from ase_neuralxc.workflows import neb, relax
 from mlip import MLIP, page
@@ -118,4 +119,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(guarded("quickstart", main))
