@@ -5,8 +5,9 @@ python scripts/benchmark_xc.py pbe r2scan my.safetensors --data DATA... --stored
 
 A functional is a name, a checkpoint or libxc:NAME, with an optional +DISPERSION: d4 or d3bj, with
 :NAME for the damping of another functional, or "recommended": what a checkpoint's card says. Only
-reactions whose species all have at most --max-basis-functions are computed; the list does not
-depend on the functionals. Stop and repeat the command at any time: it goes on where it was.
+reactions whose species all have at most --max-basis-functions are computed, with --larger-than N
+of these what a list that ended at N has left out; the list does not depend on the functionals.
+Stop and repeat the command at any time: it goes on where it was.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ from ase_neuralxc.validation.comparison import Column, Comparison, SCFSummary
 from ase_neuralxc.validation.energies import (
     dispersion_energies,
     stored_energies,
+    with_larger_species,
     without_species,
 )
 from ase_neuralxc.validation.report import markdown, write_report
@@ -76,6 +78,12 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--scf-grid-level", default=defaults.scf_grid_level, type=int)
     parser.add_argument("--no-density-fit", action="store_true", help="exact Coulomb integrals")
     parser.add_argument("--max-basis-functions", type=int, help="leave out larger species")
+    parser.add_argument(
+        "--larger-than",
+        type=int,
+        metavar="N",
+        help="go on from a list: leave out reactions whose species all have at most N functions",
+    )
     parser.add_argument("--workers", default=1, type=int, help="processes")
     parser.add_argument("--report-only", action="store_true", help="of what is there by now")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
@@ -143,12 +151,20 @@ def compare(arguments: argparse.Namespace) -> Comparison:
         grid_level=arguments.grid_level,
     )
     counts: dict[str, int] = {}
+
+    def size(species: Species) -> int:
+        return count_basis_functions(species, settings.basis, counts)
+
+    smallest, largest = arguments.larger_than, arguments.max_basis_functions
     usable = select_reactions(sets, settings.basis)
-    work = plan(
-        [usable],
-        lambda species: count_basis_functions(species, settings.basis, counts),
-        arguments.max_basis_functions,
-    )
+    if smallest is not None:
+        usable = with_larger_species(usable, size, smallest)
+    work = plan([usable], size, largest)
+    if not work.species:
+        raise InvalidInputError(
+            f"max_basis_functions, larger_than: expected limits with reactions between them, got "
+            f"{largest} and {smallest}: none of the sets has one"
+        )
     listed = without_species(usable, work.too_large)
     species = unique_species(listed)
     tasks = [s for _, s in sorted(zip(work.costs, work.species, strict=True), key=lambda p: p[0])]
@@ -166,7 +182,9 @@ def compare(arguments: argparse.Namespace) -> Comparison:
             energies = {key: value + extra[key] for key, value in energies.items()}
         columns.append(Column(one.label, energies, scf))
     protocol = asdict(settings) if arguments.stored is None else {"densities": "as stored"}
-    protocol["max_basis_functions"] = arguments.max_basis_functions
+    protocol["max_basis_functions"] = largest
+    if smallest is not None:
+        protocol["larger_than"] = smallest
     return Comparison(sets, listed, columns, protocol)
 
 

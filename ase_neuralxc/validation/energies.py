@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -58,11 +58,31 @@ def without_species(sets: Iterable[ReactionSet], excluded: Iterable[Species]) ->
         The sets that have reactions left.
     """
     hashes = {species.content_hash for species in excluded}
+    return _of_reactions(sets, lambda members: all(s.content_hash not in hashes for s in members))
+
+
+def with_larger_species(
+    sets: Iterable[ReactionSet], size: Callable[[Species], int], limit: int
+) -> list[ReactionSet]:
+    """Keep the reactions that a list limited by the size of species has left out.
+
+    Args:
+        sets: sets of reactions.
+        size: number of basis functions of a species.
+        limit: reactions whose species all have at most this number are dropped.
+
+    Returns:
+        The sets that have reactions left.
+    """
+    return _of_reactions(sets, lambda members: any(size(s) > limit for s in members))
+
+
+def _of_reactions(
+    sets: Iterable[ReactionSet], keep: Callable[[tuple[Species, ...]], bool]
+) -> list[ReactionSet]:
     out = []
     for one in sets:
-        kept = tuple(
-            r for r in one.reactions if not any(s.content_hash in hashes for s in one.species_of(r))
-        )
+        kept = tuple(r for r in one.reactions if keep(one.species_of(r)))
         if kept:
             names = dict.fromkeys(name for r in kept for name in r.species)
             species = {name: one.species[name] for name in names}

@@ -216,6 +216,26 @@ def test_the_script_computes_once_and_reports(run, data, tmp_path):
     assert (code, again) == (0, text)
 
 
+def test_a_list_goes_on_where_another_ended(run, data, tmp_path):
+    common = ["libxc:pbe", "--data", data, "--basis", "6-31g", "--quiet"]
+    tables, protocols = {}, {}
+    for name, limits in {
+        "small": ["--max-basis-functions", "10"],
+        "rest": ["--larger-than", "10"],
+        "all": [],
+    }.items():
+        code, _ = run(*common, *limits, "--out", tmp_path / name)
+        assert code == 0
+        report = json.loads((tmp_path / name / "report.json").read_text())
+        tables[name] = report["functionals"]["pbe"]["reaction_energies"]
+        protocols[name] = report["protocol"]
+    assert protocols["rest"]["larger_than"] == 10
+    assert tables["small"].keys().isdisjoint(tables["rest"])
+    assert tables["small"] | tables["rest"] == pytest.approx(tables["all"], abs=1e-6)
+    with pytest.raises(InvalidInputError, match="larger_than: expected limits with reactions"):
+        run(*common, "--larger-than", "900", "--out", tmp_path / "none")
+
+
 def test_the_script_on_stored_densities(run, data, tmp_path):
     prepare(tmp_path / "densities", [H, F, H2, HF])
     stored = ["--stored", tmp_path / "densities", "--data", data, "--out", tmp_path / "out"]
