@@ -27,7 +27,8 @@ def main() -> int:
     )
     parser.add_argument("--json", action="store_true", help="write JSON instead of a table")
     arguments = parser.parse_args()
-    functionals = [find_functional(name) for name in [*arguments.functional, *arguments.against]]
+    names = dict.fromkeys([*arguments.functional, *arguments.against])
+    functionals = [find_functional(name) for name in names]
     if arguments.json:
         found = {f.name: {r.name: r.value for r in residuals(f)} for f in functionals}
         print(json.dumps(found, indent=1))

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from dataclasses import replace
 from itertools import chain
-from pathlib import Path
 
 import numpy as np
 import pytest
 from ase import Atoms
 from ase.data import covalent_radii
+from script_runs import SCRIPTS, load_script, run_script
 from training.helpers import H2, H
 
 from ase_neuralxc.errors import InvalidInputError
 from ase_neuralxc.training.composite import CC, DEF2, CompositeTask
 from ase_neuralxc.training.reactions import Species, read_reactions
 
-SCRIPTS = Path(__file__).parents[2] / "scripts"
 #: The method binds H2 by 0.6 kcal/mol too much; larger molecules have smaller errors per bond.
 #: Of H2 at 1.4011 Bohr: Kolos and Wolniewicz, J. Chem. Phys. 49, 404 (1968), in Hartree.
 EXACT_H2, BOND_H2 = -1.174475, 1.4011 * 0.529177
@@ -29,18 +27,6 @@ BOND_HBR = (3.758 + 0.163) * 23.0605 + 3685 / 3 / 349.755
 
 def hydrogen():
     return Species("H2", ("H", "H"), ((0.0, 0.0, 0.0), (0.0, 0.0, BOND_H2)))
-
-
-def script(name):
-    spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def run(name, monkeypatch, *arguments):
-    monkeypatch.setattr("sys.argv", [name, *map(str, arguments)])
-    return script(name).main()
 
 
 def test_energies_of_one_and_two_electrons_are_the_exact_ones():
@@ -114,14 +100,14 @@ def test_reactions_are_labelled_once(tmp_path, monkeypatch, capsys):
     write_data(data)
     arguments = ("label_reactions", monkeypatch, data, "--directory", tmp_path / "energies",
                  "--out", out, "--quiet")  # fmt: skip
-    assert run(*arguments) == 0
+    assert run_script(*arguments) == 0
     labels = read_reactions(out)
     assert labels.reactions[0].reference == pytest.approx(109.5, abs=0.8)
     assert labels.species == read_reactions(data).species
     assert labels.meta["source"] == "here"
     assert CC.identity in labels.meta["theory_level"]
     capsys.readouterr()
-    assert run(*arguments, "--max-t1", "1e-4") == 0
+    assert run_script(*arguments, "--max-t1", "1e-4") == 0
     assert "computed 0, there before 2" in (printed := capsys.readouterr().out)
     assert "0 of 1 reactions" in printed
     assert read_reactions(out).reactions == ()
@@ -135,12 +121,12 @@ def test_nothing_to_label_is_said(tmp_path, monkeypatch, limit):
         data.write_text(json.dumps({"type": "meta", "set": "empty"}))
     arguments = ("--directory", tmp_path / "energies", "--out", tmp_path / "labels.jsonl", *limit)
     with pytest.raises(InvalidInputError, match=r"data: expected species .*, got [02] species"):
-        run("label_reactions", monkeypatch, data, *arguments)
+        run_script("label_reactions", monkeypatch, data, *arguments)
 
 
 def test_reactive_structures_are_what_their_names_say(tmp_path, monkeypatch):
-    made = script("reactive_structures")
-    assert run("reactive_structures", monkeypatch, "--out", tmp_path / "r.jsonl") == 0
+    made = load_script("reactive_structures", monkeypatch)
+    assert run_script("reactive_structures", monkeypatch, "--out", tmp_path / "r.jsonl") == 0
     found = read_reactions(tmp_path / "r.jsonl")
     assert len(found.reactions) > 200
     for reaction in found.reactions:
@@ -166,7 +152,7 @@ def test_reactive_structures_are_what_their_names_say(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("kind", ["exchange", "heavy"])
 def test_complexes_are_made_of_their_molecules(tmp_path, monkeypatch, kind):
-    assert run("complex_structures", monkeypatch, kind, "--out", tmp_path / "c.jsonl") == 0
+    assert run_script("complex_structures", monkeypatch, kind, "--out", tmp_path / "c.jsonl") == 0
     found = read_reactions(tmp_path / "c.jsonl")
     assert len(found.reactions) == {"exchange": 29, "heavy": 59}[kind]
     for reaction in found.reactions:
@@ -181,7 +167,7 @@ def test_complexes_are_made_of_their_molecules(tmp_path, monkeypatch, kind):
 
 
 def test_rings_hold_protons_half_way(tmp_path, monkeypatch):
-    made = script("complex_structures")
+    made = load_script("complex_structures", monkeypatch)
     two = made.ring(("H2O", "NH3"), (1.3, 1.3))
     bonds = [1.3 * made.hydride(name).positions[1, 2] for name in ("H2O", "NH3")]
     # protons: one of each member, after its heavy atom
@@ -193,8 +179,8 @@ def test_rings_hold_protons_half_way(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("name", "angle"), [("SnH4", 109.47), ("SbH3", 91.5), ("TeH2", 90.2)])
-def test_heavy_hydrides_have_their_angles(name, angle):
-    atoms = script("complex_structures").heavy(name)
+def test_heavy_hydrides_have_their_angles(name, angle, monkeypatch):
+    atoms = load_script("complex_structures", monkeypatch).heavy(name)
     assert atoms.get_angle(1, 0, 2) == pytest.approx(angle, abs=0.1)
     assert atoms.get_angle(1, 0, len(atoms) - 1) == pytest.approx(angle, abs=0.1)
     bond = atoms.get_distance(0, 1)
@@ -213,7 +199,7 @@ SHIPPED = {
 def test_the_labels_that_ship_are_of_these_structures_and_not_shared(tmp_path, monkeypatch, source):
     name, arguments = source
     family, *parts, many, held_back = SHIPPED[source]
-    assert run(name, monkeypatch, *arguments, "--out", tmp_path / "r.jsonl") == 0
+    assert run_script(name, monkeypatch, *arguments, "--out", tmp_path / "r.jsonl") == 0
     made = read_reactions(tmp_path / "r.jsonl")
     folder = SCRIPTS.parent / "examples" / "reactive"
     train, held = (read_reactions(folder / f"{part}.jsonl") for part in parts)

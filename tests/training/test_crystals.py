@@ -1,16 +1,15 @@
 """Crystals as species of a training: their points against GPAW's own energies."""
 
 import importlib
-import importlib.util
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from ase.build import bulk
 from gpaw_runs import needs_gpaw, solve
+from script_runs import SCRIPTS, load_script, run_script
 from training.helpers import H2
 
 from ase_neuralxc.backend.clamps import DensityClamps
@@ -32,7 +31,6 @@ from ase_neuralxc.training.stored_energies import xc_energies
 
 CHEAP = GPAWSettings(ecut=200.0, smearing=0.1)
 KPTS = {"size": (2, 2, 2), "gamma": True}
-SCRIPT = Path(__file__).parents[2] / "scripts" / "label_crystals.py"
 
 
 def crystal(atoms, name="crystal"):
@@ -186,15 +184,14 @@ def test_hydrogen_has_no_cell_in_files_of_before():
 
 @needs_gpaw
 def test_labels_are_the_energies_of_the_densities(tmp_path, monkeypatch):
-    script = label_script()
+    script = load_script("label_crystals", monkeypatch)
     monkeypatch.setattr(crystals, "GPAW", CHEAP)
     monkeypatch.setattr(crystals, "KPOINTS_PER_ATOM", 128)
     monkeypatch.setattr(script, "CRYSTALS", (("Si", "diamond", 5.43),))
     monkeypatch.setattr(script, "HELD_OUT", (("Al", "fcc", 4.0),))
     files = tmp_path / "train" / "c.jsonl", tmp_path / "test" / "h.jsonl"
-    arguments = [str(files[0]), "--held-out", str(files[1]), "--densities", str(tmp_path / "dens")]
-    monkeypatch.setattr("sys.argv", ["label_crystals", *arguments, "--quiet"])
-    assert script.main() == 0
+    arguments = [files[0], "--held-out", files[1], "--densities", tmp_path / "dens", "--quiet"]
+    assert run_script(script, monkeypatch, *arguments) == 0
     sets = [read_reactions(file) for file in files]
     assert [len(s.reactions) for s in sets] == [3, 3]
     assert [s.name for s in sets] == ["c", "h"]
@@ -204,22 +201,15 @@ def test_labels_are_the_energies_of_the_densities(tmp_path, monkeypatch):
 
 
 def test_crystals_that_functionals_are_measured_on_are_not_among_those_with_labels(monkeypatch):
-    monkeypatch.syspath_prepend(SCRIPT.parents[1] / "benchmarks")
+    monkeypatch.syspath_prepend(SCRIPTS.parent / "benchmarks")
     solids = importlib.import_module("solids")
     measured = {
         (name.partition("_")[0], solids.STRUCTURES[name.partition("_")[2]])
         for name, *_ in solids.Protocol().solids
     }
-    script = label_script()
+    script = load_script("label_crystals", monkeypatch)
     labelled = {
         (formula, structure) for formula, structure, *_ in script.CRYSTALS + script.HELD_OUT
     }
     assert len(measured) == 19
     assert not labelled & measured
-
-
-def label_script():
-    spec = importlib.util.spec_from_file_location("label_crystals", SCRIPT)
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
-    return script

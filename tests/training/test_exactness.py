@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import numpy as np
 import pytest
+from script_runs import run_script
 
 from ase_neuralxc.backend.libxc import LibxcFunctional
 from ase_neuralxc.errors import InvalidInputError
@@ -125,3 +127,14 @@ def test_report_is_finite_for_all_and_refuses_what_it_cannot_measure():
     assert "fractional spin / Ha" in report(functionals)
     with pytest.raises(InvalidInputError, match="expected a semi-local functional, got object"):
         residuals(object())
+
+
+def test_the_script_names_every_functional_once(monkeypatch, capsys):
+    arguments = ("check_constraints", monkeypatch, "nxc-s8", "pbe", "--against", "pbe", "r2scan")
+    assert run_script(*arguments) == 0
+    assert capsys.readouterr().out.splitlines()[0].split() == [
+        "constraint", "nxc-s8", "pbe", "r2scan",
+    ]  # fmt: skip
+    assert run_script(*arguments, "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["pbe"] == measured(load_functional("pbe"))

@@ -1,14 +1,13 @@
 """Stored densities against the host's own energies of the same states."""
 
-import importlib.util
 import json
 import pickle
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 from pyscf import dft, gto, scf
+from script_runs import run_script
 from training.helpers import H2, HF, NH2, OH, SETTINGS, H, O, pair, prepare
 
 from ase_neuralxc.errors import InvalidInputError, NeuralXCError, SCFNotConverged
@@ -19,8 +18,6 @@ from ase_neuralxc.training.precompute import DensityTask
 from ase_neuralxc.training.prepare_settings import PrepareSettings
 from ase_neuralxc.training.solve import RoomyBackend
 from ase_neuralxc.training.stored import DensityCodec, density_path, open_density
-
-SCRIPT = Path(__file__).parents[2] / "scripts" / "prepare_xc.py"
 
 
 def mole(species, basis="6-31g"):
@@ -227,13 +224,6 @@ def test_basis_functions_are_counted_without_a_molecule(basis):
     assert count == mole(species, basis).nao
 
 
-def load_script():
-    spec = importlib.util.spec_from_file_location("prepare_xc", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_the_script(tmp_path, monkeypatch, capsys):
     meta = {"type": "meta", "set": "tiny"}
     lines = [meta]
@@ -250,18 +240,15 @@ def test_the_script(tmp_path, monkeypatch, capsys):
     data = tmp_path / "tiny.jsonl"
     data.write_text("\n".join(map(json.dumps, lines)))
     arguments = [
-        str(SCRIPT), str(data), "--out", str(tmp_path / "out"),
+        data, "--out", tmp_path / "out",
         "--basis", "6-31g", "--xc", "libxc:pbe", "--grid-level", "1", "--quiet",
     ]  # fmt: skip
-    script = load_script()
-    monkeypatch.setattr("sys.argv", [*arguments, "--dry-run"])
-    assert script.main() == 0
+    assert run_script("prepare_xc", monkeypatch, *arguments, "--dry-run") == 0
     assert not (tmp_path / "out").exists()
-    monkeypatch.setattr("sys.argv", arguments)
     outputs = []
     for _ in range(2):
         capsys.readouterr()
-        assert script.main() == 0
+        assert run_script("prepare_xc", monkeypatch, *arguments) == 0
         outputs.append(capsys.readouterr().out)
     assert "2 species of 1 reactions in 6-31g, up to 4 basis functions" in outputs[0]
     assert "computed 2, there before 0, failed 0" in outputs[0]

@@ -1,16 +1,14 @@
 """Single points, comparisons and the script, against the host and against themselves."""
 
-import importlib.util
 import json
 import pickle
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 from dftd4.interface import DampingParam, DispersionModel
 from pyscf import dft, gto
+from script_runs import run_script
 from training.helpers import H2, HF, NH2, SETTINGS, F, H, pair, prepare, reaction_set
 
 from ase_neuralxc.errors import InvalidInputError, NeuralXCError
@@ -30,7 +28,6 @@ from ase_neuralxc.validation.energies import (
 from ase_neuralxc.validation.report import as_values, markdown, write_report
 from ase_neuralxc.validation.single_point import SinglePointSettings, SinglePointTask
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "benchmark_xc.py"
 QUICK = SinglePointSettings(basis="6-31g", grid_level=2)
 
 
@@ -167,14 +164,8 @@ def test_a_comparison_of_nothing_is_refused():
 
 @pytest.fixture
 def run(monkeypatch, capsys):
-    spec = importlib.util.spec_from_file_location("benchmark_xc", SCRIPT)
-    script = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "benchmark_xc", script)
-    spec.loader.exec_module(script)
-
     def call(*arguments):
-        monkeypatch.setattr("sys.argv", ["benchmark_xc.py", *map(str, arguments)])
-        return script.main(), capsys.readouterr().out
+        return run_script("benchmark_xc", monkeypatch, *arguments), capsys.readouterr().out
 
     return call
 
