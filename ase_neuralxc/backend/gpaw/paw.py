@@ -4,8 +4,8 @@ E_a = E_xc[n_a] - E_xc[~n_a], both integrated over Lebedev directions and radial
 augmentation sphere (Kresse and Joubert, PRB 59, 1758 (1999); Sun, Marsman, Csonka et al., PRB 84,
 035117 (2011) for tau). GPAW calls the functional for one direction at a time, some ten thousand
 points per atom in calls of a few hundred: with a Python functional the calls cost more than the
-points. Here the expansions are matrix products, the radial points are a third of GPAW's
-(`radial.py`), and the functional is called once per atom.
+points. Here the expansions are matrix products, the radial points are fewer (`radial.py`), and the
+functional is called once per atom.
 
 Letters: c all-electron or pseudo, s spin, L harmonic (l, m), d direction, g radial point, p pair of
 partial waves, q pair of radial functions, v Cartesian axis.

@@ -4,9 +4,9 @@ GPAW tabulates an atom's functions at 200 to 550 radial points within its sphere
 less than half a Bohr from the nucleus, and sums over all of them. In the index of the table,
 functions and volume elements are smooth, so that Gauss-Legendre points in the index integrate the
 same energy with fewer evaluations of the functional: 36 % in transition metals, 45 % in silicon,
-three quarters in oxygen. The tables are taken there by polynomials through the nearest entries, once per kind of atom; slopes are GPAW's central
-differences, so that energies stay GPAW's up to the error of the rule, most of which is a constant
-of the core.
+three quarters in oxygen. The tables are taken there by polynomials through the nearest entries,
+once per kind of atom; slopes are GPAW's central differences, so that energies stay GPAW's up to the
+error of the rule, most of which is a constant of the core.
 """
 
 from __future__ import annotations
