@@ -1,29 +1,12 @@
 """One-centre energies against GPAW's own, and against finite differences."""
 
-import warnings
-
 import numpy as np
 import pytest
+from paw_atoms import EveryEntry, atom, of_atom, one_centre
 
-from ase_neuralxc.backend.clamps import ClampedEvaluator, DensityClamps
-from ase_neuralxc.backend.gpaw.paw import OneCentre
 from ase_neuralxc.backend.gpaw.radial import RadialRule
-from ase_neuralxc.backend.pointwise import evaluate_invariants
-from ase_neuralxc.backend.precision import in_double_precision
-from ase_neuralxc.functional import load_functional
 
 pytest.importorskip("gpaw")
-
-NAMES = {"pbe": "GGA_X_PBE+GGA_C_PBE", "r2scan": "MGGA_X_R2SCAN+MGGA_C_R2SCAN"}
-
-
-def atom(element, name):
-    from gpaw.setup import create_setup
-    from gpaw.xc import XC
-
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="libxc should be compiled")
-        return create_setup(element, XC("PBE"), lmax=2), XC(NAMES[name])
 
 
 def occupied(setup, spins, seed=0):
@@ -37,35 +20,6 @@ def occupied(setup, spins, seed=0):
         diagonal = np.linspace(1.0, 0.3, setup.ni) * (1 + 0.2 * spin) / spins
         matrices.append(pack_density(np.diag(diagonal) + noise + noise.T))
     return np.array(matrices)
-
-
-class EveryEntry:
-    """GPAW's own rule: the sum over all entries of its tables, slopes one-sided at both ends."""
-
-    def __init__(self, grid, entries):
-        self.grid, self.entries = grid, entries
-        self.volumes = grid.dv_g[:entries]
-        self.radii = np.append(grid.r_g[1], grid.r_g[1:entries])  # no volume at the centre
-
-    def __call__(self, table):
-        return np.ascontiguousarray(table[..., : self.entries])
-
-    def slope(self, table):
-        return np.gradient(self(table), axis=-1) / self.grid.dr_g[: self.entries]
-
-
-def one_centre(setup, name, rule=RadialRule):
-    from gpaw.sphere.lebedev import weight_n
-
-    # as near the end of an SCF: the noise of float32 is larger than what the rule changes
-    functional = in_double_precision(load_functional(name))
-
-    def evaluate(arrays, polarised):
-        return evaluate_invariants(functional, arrays, polarised)[:2]
-
-    expansion = OneCentre(setup.xc_correction, weight_n, name != "pbe", rule)
-    clamped = ClampedEvaluator(evaluate, DensityClamps(1e-9))
-    return lambda D_sp: expansion.energy(clamped, D_sp)
 
 
 # GPAW's libxc bounds sigma by tau, we bound tau by sigma: deep in the core of iron, where a
@@ -106,10 +60,9 @@ def test_potential_is_the_derivative_of_the_energy(name, spins):
 
 def distorted(setup):
     """The density matrix of GPAW's atom, and one with a fifth of it in turned orbitals."""
-    from gpaw.utilities import pack_density, unpack_density
+    from gpaw.utilities import pack_density
 
-    occupations = setup.calculate_initial_occupation_numbers(0.0, False, 0.0, 1)
-    matrix = unpack_density(setup.initialize_density_matrix(occupations)[0])
+    matrix = of_atom(setup)
     turn = np.random.default_rng(0).normal(size=matrix.shape)
     turn = np.linalg.qr(np.eye(len(turn)) + 0.15 * turn)[0]
     mixed = 0.8 * matrix + 0.2 * turn.T @ matrix @ turn
