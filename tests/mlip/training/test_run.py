@@ -4,7 +4,6 @@ import csv
 import json
 import subprocess
 import sys
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,6 +15,7 @@ from ase.io import read, write
 from small_potential import MODEL, clusters, write_clusters
 
 from ase_neuralxc.errors import CheckpointError, InvalidInputError
+from mlip.calculator import MLIP
 from mlip.data.files import read_structures
 from mlip.data.store import write_store
 from mlip.training.checkpoint import load_potential
@@ -55,6 +55,15 @@ def run(config, **options):
 def weights(path):
     potential, _ = load_potential(path)
     return potential.state_dict()
+
+
+def predictions(path, data):
+    """Energies and forces of all structures in a file, in one row."""
+    rows = []
+    for atoms in read(data, ":"):
+        atoms.calc = MLIP(path)
+        rows.append(np.append(atoms.get_forces().ravel(), atoms.get_potential_energy()))
+    return np.concatenate(rows)
 
 
 def kill_after(steps):
@@ -254,15 +263,20 @@ def test_runs_that_cannot_work_say_why(tmp_path, changes, text):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::mlip.calculator.CloseContactWarning")
 def test_two_processes_follow_the_path_of_one(tmp_path):
     single = run(configure(tmp_path, "single", dtype="float64"))
-    config = replace(configure(tmp_path, "double", dtype="float64"))
+    config = configure(tmp_path, "double", dtype="float64")
     path = tmp_path / "double.yaml"
     path.write_text(yaml.safe_dump(config.as_dict()))
     command = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
     code = "scripts/train_mlip.py"
     subprocess.run([sys.executable, *command, code, str(path), "--quiet"], check=True)
-    expected = weights(single)
-    for name, value in weights(config.out + "/model.pt").items():
-        torch.testing.assert_close(value, expected[name], rtol=1e-8, atol=1e-10)
+    # what they predict, not their weights: where the loss is flat, gradients are rounding, and the
+    # optimizer divides them by themselves (2e-16 of the loss moves such weights by 5e-9)
+    predicted = [
+        predictions(path, tmp_path / "data.xyz") for path in (single, f"{config.out}/model.pt")
+    ]
+    assert np.ptp(predicted[0]) > 1.0
+    np.testing.assert_allclose(*predicted, rtol=0, atol=1e-9)
     assert len(read(tmp_path / "data.xyz", ":")) == 12
