@@ -34,6 +34,12 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--xc", default=defaults.xc, help="starting functional, semi-local")
     parser.add_argument("--basis", default=defaults.basis)
     parser.add_argument("--grid-level", default=defaults.grid_level, type=int, help="of features")
+    parser.add_argument(
+        "--scf-grid-level",
+        default=defaults.scf_grid_level,
+        type=int,
+        help="of the SCF; 3 for functionals that were trained",
+    )
     parser.add_argument("--max-basis-functions", type=int, help="leave out larger species")
     parser.add_argument("--workers", default=1, type=int, help="processes")
     parser.add_argument("--retries", default=1, type=int, help="attempts after a failure")
@@ -58,7 +64,10 @@ def describe(work: Plan, basis: str, sizes: list[int]) -> str:
 def main() -> int:
     arguments = parse()
     settings = PrepareSettings(
-        xc=arguments.xc, basis=arguments.basis, grid_level=arguments.grid_level
+        xc=arguments.xc,
+        basis=arguments.basis,
+        grid_level=arguments.grid_level,
+        scf_grid_level=arguments.scf_grid_level,
     )
     counts: dict[str, int] = {}
 

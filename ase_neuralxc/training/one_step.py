@@ -261,7 +261,7 @@ class _Diagonalised:
     def of(cls, fixed: FixedDensity, functional: SemilocalFunctional) -> _Diagonalised:
         fraction = float(functional.exchange_fraction)
         semilocal, potential = fixed.potential(functional, fixed.rows)
-        exact = fraction * fixed.stored.energies["exact exchange"]
+        exact = fixed.stored.exact_exchange(fraction)
         start = fixed.stored.energy_without_xc + semilocal + exact
         bare = fixed.fock_without_xc(fraction)
         fock = bare + potential

@@ -113,7 +113,7 @@ def stored_energies(
         with torch.no_grad():
             xc = xc_energies(functional, densities).tolist()
         for key, density, energy in zip(part, densities, xc, strict=True):
-            exact = fraction * density.energies["exact exchange"]
+            exact = density.exact_exchange(fraction)
             out[key] = density.energy_without_xc + exact + energy
     return out
 

@@ -24,10 +24,17 @@ from ase_neuralxc.training.dataset import ReactionTable
 from ase_neuralxc.training.folds import split
 from ase_neuralxc.training.precompute import DensityTask
 from ase_neuralxc.training.prepare_settings import PrepareSettings
-from ase_neuralxc.training.reactions import Reaction, ReactionSet, Species, read_reactions
+from ase_neuralxc.training.reactions import (
+    Reaction,
+    ReactionSet,
+    Species,
+    read_reactions,
+    unique_species,
+)
 from ase_neuralxc.training.solve import system_of
 from ase_neuralxc.training.stored import DensityCodec, density_path
 from ase_neuralxc.training.stored_energies import xc_energies
+from ase_neuralxc.validation.energies import reaction_energies, stored_energies
 
 CHEAP = GPAWSettings(ecut=200.0, smearing=0.1)
 KPTS = {"size": (2, 2, 2), "gamma": True}
@@ -198,6 +205,9 @@ def test_labels_are_the_energies_of_the_densities(tmp_path, monkeypatch):
     table = ReactionTable.load(sets, tmp_path / "dens", "d4(r2scan)")
     np.testing.assert_allclose(table.starting_energies(), table.references, atol=1e-4)
     assert (table.references > 0).all()
+    stored = stored_energies(load_functional("r2scan"), unique_species(sets), tmp_path / "dens")
+    found = list(reaction_energies(sets, stored).values())
+    np.testing.assert_allclose(found, table.references, atol=1e-4)
 
 
 def test_crystals_that_functionals_are_measured_on_are_not_among_those_with_labels(monkeypatch):

@@ -241,7 +241,8 @@ def test_the_script(tmp_path, monkeypatch, capsys):
     data.write_text("\n".join(map(json.dumps, lines)))
     arguments = [
         data, "--out", tmp_path / "out",
-        "--basis", "6-31g", "--xc", "libxc:pbe", "--grid-level", "1", "--quiet",
+        "--basis", "6-31g", "--xc", "libxc:pbe", "--grid-level", "3",
+        "--scf-grid-level", "2", "--quiet",
     ]  # fmt: skip
     assert run_script("prepare_xc", monkeypatch, *arguments, "--dry-run") == 0
     assert not (tmp_path / "out").exists()
@@ -253,4 +254,6 @@ def test_the_script(tmp_path, monkeypatch, capsys):
     assert "2 species of 1 reactions in 6-31g, up to 4 basis functions" in outputs[0]
     assert "computed 2, there before 0, failed 0" in outputs[0]
     assert "computed 0, there before 2, failed 0" in outputs[1]
-    assert len(list((tmp_path / "out" / "results").glob("*.density"))) == 2
+    made = list((tmp_path / "out" / "results").glob("*.density"))
+    assert len(made) == 2
+    assert open_density(made[0]).fidelity.grid == "pyscf level 3, SCF at level 2"
