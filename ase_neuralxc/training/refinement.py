@@ -56,7 +56,8 @@ class RefinementConfig:
         out: folder of the refinement; a killed one continues in it.
         training: settings of the training of each round, as in `TrainingConfig`, but for
             densities, out and start.
-        densities: settings of the densities, as in `PrepareSettings`, but for xc.
+        densities: settings of the densities, as in `PrepareSettings`, but for xc, and with the SCF
+            on the grid of the features: on level 1 energies of trained functionals are off by mHa.
         rounds: how often densities and functional are renewed.
         max_basis_functions: reactions with larger species are left out, or None.
         workers: processes for the densities.
@@ -113,8 +114,10 @@ class RefinementConfig:
         return build_settings(TrainingConfig, {**self.training, **places})
 
     def prepare_settings(self, xc: str) -> PrepareSettings:
-        """Settings of the densities of a functional."""
-        return build_settings(PrepareSettings, {**self.densities, "xc": xc})
+        """Settings of the densities of a functional, whose SCF runs on the grid of the features."""
+        level = self.densities.get("grid_level", PrepareSettings.grid_level)
+        values = {"scf_grid_level": level, **self.densities, "xc": xc}
+        return build_settings(PrepareSettings, values)
 
 
 @dataclass(frozen=True)

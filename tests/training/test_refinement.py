@@ -71,7 +71,9 @@ def test_a_functional_is_refined_at_its_own_densities(data, start, tmp_path):  #
         assert torch.equal(a, b)
     # the densities are those of the functional itself, and the errors those of its energies
     own = open_density(density_path(out / "round-1" / "densities", HF))
-    task = SinglePointTask(str(start), SinglePointSettings(basis="6-31g", grid_level=2))
+    task = SinglePointTask(
+        str(start), SinglePointSettings(basis="6-31g", scf_grid_level=2, grid_level=2)
+    )
     assert own.total_energy == pytest.approx(task(HF)["energy"], abs=1e-6)
     trainer = Trainer(wanted.round_config(str(start), out / "round-1"))
     with torch.no_grad():
@@ -131,6 +133,11 @@ def test_configuration_is_checked(tmp_path):
     annotated = load_refinement(EXAMPLE)
     assert (annotated.rounds, annotated.scf_weight) == (2, 0.0)
     assert annotated.prepare_settings("pbe").basis == "def2-tzvpp"
+    grids = [
+        RefinementConfig(**base, densities=given).prepare_settings("pbe").scf_grid_level
+        for given in ({}, {"grid_level": 4}, {"grid_level": 4, "scf_grid_level": 2})
+    ]
+    assert grids == [3, 4, 2]
     path.write_text(yaml.safe_dump({"start": "s", "out": "o"}))
     with pytest.raises(InvalidInputError, match=r"missing \['training'\]"):
         load_refinement(path)
