@@ -12,6 +12,20 @@ from ase_neuralxc.errors import InvalidInputError, unknown_name
 REFERENCES = ("auto", "rks", "uks", "roks")
 
 
+def check_grid_level(name: str, level: int) -> None:
+    """Refuse what is none of PySCF's grid levels.
+
+    Args:
+        name: of the setting.
+        level: its value.
+
+    Raises:
+        InvalidInputError: it is not an integer from 0 to 9.
+    """
+    if not isinstance(level, int) or not 0 <= level <= 9:
+        raise InvalidInputError(f"{name}: expected an integer from 0 to 9, got {level!r}")
+
+
 @dataclass(frozen=True)
 class KSSettings:
     """How to solve the Kohn-Sham equations of a molecule.
@@ -59,10 +73,7 @@ class KSSettings:
             raise unknown_name("reference", str(self.reference), REFERENCES)
         if self.stability not in ("auto", "always", "never"):
             raise unknown_name("stability", str(self.stability), ("auto", "always", "never"))
-        if not isinstance(self.grid_level, int) or not 0 <= self.grid_level <= 9:
-            raise InvalidInputError(
-                f"grid_level: expected an integer from 0 to 9, got {self.grid_level!r}"
-            )
+        check_grid_level("grid_level", self.grid_level)
         if not self.conv_tol > 0:
             raise InvalidInputError(f"conv_tol: expected a positive energy, got {self.conv_tol!r}")
         if self.max_cycle < 1:

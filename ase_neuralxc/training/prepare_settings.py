@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ase_neuralxc.backend.libxc import LibxcFunctional, find_functional
+from ase_neuralxc.backend.settings import check_grid_level
 from ase_neuralxc.errors import InvalidInputError
 from ase_neuralxc.functional import functional_hash
 from ase_neuralxc.functional.protocol import SemilocalFunctional
@@ -38,6 +39,10 @@ class PrepareSettings:
     conv_tol: float = 1e-7
     max_cycle: int = 50
     dispersion: tuple[str, ...] = ("d3bj:r2scan", "d4:r2scan")
+
+    def __post_init__(self) -> None:
+        for name in ("scf_grid_level", "grid_level"):
+            check_grid_level(name, getattr(self, name))
 
     def functional(self) -> Any:
         """The starting functional.

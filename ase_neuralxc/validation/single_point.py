@@ -11,7 +11,7 @@ from pyscf.dft.gen_grid import Grids
 
 from ase_neuralxc.backend.libxc import LibxcFunctional, find_functional
 from ase_neuralxc.backend.molecular import first_order
-from ase_neuralxc.backend.settings import KSSettings
+from ase_neuralxc.backend.settings import KSSettings, check_grid_level
 from ase_neuralxc.backend.solution import KSSolution
 from ase_neuralxc.fidelity import convergence_record
 from ase_neuralxc.functional import functional_hash
@@ -44,6 +44,10 @@ class SinglePointSettings:
     grid_level: int = 3
     conv_tol: float = 1e-7
     max_cycle: int = 50
+
+    def __post_init__(self) -> None:
+        for name in ("scf_grid_level", "grid_level"):
+            check_grid_level(name, getattr(self, name))
 
     def identity(self, functional: Any) -> str:
         """What a folder of energies depends on: settings, weights of the functional, version.

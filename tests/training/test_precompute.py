@@ -18,6 +18,7 @@ from ase_neuralxc.training.precompute import DensityTask
 from ase_neuralxc.training.prepare_settings import PrepareSettings
 from ase_neuralxc.training.solve import RoomyBackend
 from ase_neuralxc.training.stored import DensityCodec, density_path, open_density
+from ase_neuralxc.validation.single_point import SinglePointSettings
 
 
 def mole(species, basis="6-31g"):
@@ -257,3 +258,12 @@ def test_the_script(tmp_path, monkeypatch, capsys):
     made = list((tmp_path / "out" / "results").glob("*.density"))
     assert len(made) == 2
     assert open_density(made[0]).fidelity.grid == "pyscf level 3, SCF at level 2"
+
+
+@pytest.mark.parametrize("kind", [PrepareSettings, SinglePointSettings])
+@pytest.mark.parametrize("name", ["grid_level", "scf_grid_level"])
+def test_levels_of_grids_are_checked(kind, name):
+    with pytest.raises(
+        InvalidInputError, match=f"^{name}: expected an integer from 0 to 9, got 99"
+    ):
+        kind(**{name: 99})
