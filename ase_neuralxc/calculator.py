@@ -39,7 +39,7 @@ from ase_neuralxc.report import write_report
 from ase_neuralxc.terms.field import ElectricField
 
 #: The shipped semi-local functional: for molecules and crystals alike.
-DEFAULT_XC = "nxc-s8"
+DEFAULT_XC = "nxc-s9"
 _OWN = (
     "xc", "charge", "multiplicity", "magmoms", "excitation", "dispersion", "backend", "label",
     "txt",
@@ -61,8 +61,8 @@ class NeuralXC(ElectronicLevels, Calculator):
     eV/Angstrom^3 with ASE's sign.
 
     Args:
-        xc: name of a shipped functional ("nxc-s8", the default, and its forerunner
-            "nxc-s7" are semi-local; "nxc-h4" has exact exchange) or of a reference ("pbe",
+        xc: name of a shipped functional ("nxc-s9", the default, and its forerunner
+            "nxc-s8" are semi-local; "nxc-h4" has exact exchange) or of a reference ("pbe",
             "r2scan" and so on), path of a checkpoint (`.safetensors`, or a Skala `.fun` file,
             whose TorchScript is run), an `XCFunctional`, or "libxc:NAME" for the host's own
             implementation of a functional.

@@ -28,7 +28,7 @@ from ase_neuralxc.records.units import HARTREE_EV
 @dataclass(frozen=True)
 class Protocol:
     molecules: tuple[str, ...] = ("acene2", "acene3", "acene4")
-    functionals: tuple[str, ...] = ("pbe", "nxc-s8")
+    functionals: tuple[str, ...] = ("pbe", "nxc-s9")
     # other methods beside these alone: linear response takes most of the time
     with_peers: tuple[str, ...] = ("pbe",)
     basis: str = "def2-svp"

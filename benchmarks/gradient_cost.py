@@ -30,7 +30,7 @@ class Protocol:
     width: int = 64
     depth: int = 3
     seed: int = 0
-    trained: str = "nxc-s8"
+    trained: str = "nxc-s9"
     target: float = 1.2
 
 

@@ -17,7 +17,7 @@ from common import one_thread, save
 
 @dataclass(frozen=True)
 class Protocol:
-    functionals: tuple[str, ...] = ("r2scan", "nxc-s8", "nxc-h4")
+    functionals: tuple[str, ...] = ("r2scan", "nxc-s9", "nxc-h4")
     # names of ASE's molecules, or atoms with their number of unpaired electrons
     systems: tuple[tuple[str, int | None], ...] = (
         ("N", 3), ("P", 3), ("Ar", 0), ("H2", None), ("N2", None), ("H2O", None),

@@ -73,7 +73,7 @@ class Cost:
     )
     # GPAW's own r2SCAN does not converge on slabs: there the peer is the clamped one
     peers: tuple[str, ...] = ("libxc:r2scan", "libxc:r2scan", "clamped libxc:r2scan")
-    contenders: tuple[str, ...] = ("r2scan", "nxc-s8")
+    contenders: tuple[str, ...] = ("r2scan", "nxc-s9")
     repeats: tuple[int, ...] = (1, 1, 1)
     warm: tuple[bool, ...] = (True, True, False)
     target_ratio: float = 1.3

@@ -36,7 +36,7 @@ class Protocol:
     depth: int = 3
     dtype: str = "float32"
     seed: int = 0
-    trained: str = "nxc-s8"
+    trained: str = "nxc-s9"
 
 
 def contenders(case: Case, protocol: Protocol) -> dict[str, Callable[[], dict[str, float]]]:

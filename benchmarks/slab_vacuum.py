@@ -18,7 +18,7 @@ from periodic_gpaw import solver
 
 @dataclass(frozen=True)
 class Protocol:
-    functionals: tuple[str, ...] = ("libxc:pbe", "r2scan", "nxc-s8")
+    functionals: tuple[str, ...] = ("libxc:pbe", "r2scan", "nxc-s9")
     vacuum_angstrom: tuple[float, ...] = (5.0, 7.5, 10.0, 15.0)
     element: str = "Al"
     layers: int = 3

@@ -29,7 +29,7 @@ DOCS = Path(__file__).parents[1] / "docs" / "solids.md"
 
 @dataclass(frozen=True)
 class Protocol:
-    functionals: tuple[str, ...] = ("pbe", "nxc-s8", "r2scan")
+    functionals: tuple[str, ...] = ("pbe", "nxc-s9", "r2scan")
     # name in DATA, cutoff in eV, k-points per direction, metal, moment per atom. Metals have Gamma
     # among them; elsewhere few k-points of high symmetry would make the number of plane waves jump
     solids: tuple[tuple[str, float, int, bool, float], ...] = (

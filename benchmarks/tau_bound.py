@@ -21,7 +21,7 @@ from periodic_gpaw import solver
 
 @dataclass(frozen=True)
 class Protocol:
-    functionals: tuple[str, ...] = ("r2scan", "nxc-s7", "nxc-s8")
+    functionals: tuple[str, ...] = ("r2scan", "nxc-s8", "nxc-s9")
     bounds: tuple[str, ...] = ("corner", "smooth")
     # name, cutoff in eV, k-points per direction, smearing in eV
     systems: tuple[tuple[str, float, int, float | None], ...] = (

@@ -44,7 +44,7 @@ def spins(rng):
     [
         NeuralSemilocal(width=9, seed=1, dtype="float64", base="r2scan", exchange_fraction=0.25),
         NeuralSemilocal(width=9, seed=2, dtype="float64", base="lda"),
-        load_functional("nxc-s8"),
+        load_functional("nxc-s9"),
     ],
     ids=["r2scan", "lda", "float32"],
 )

@@ -37,7 +37,7 @@ def test_others_are_copied_with_their_weights():
 
 @pytest.mark.parametrize("build", [water, aminyl])
 def test_an_scf_ends_with_the_energy_of_float64(build):
-    functional = load_functional("nxc-s8")
+    functional = load_functional("nxc-s9")
     system, backend = as_system(build()), MolecularBackend()
     precise = backend.solve(system, in_double_precision(functional), SETTINGS)
     found = backend.solve(system, functional, SETTINGS)
@@ -48,7 +48,7 @@ def test_an_scf_ends_with_the_energy_of_float64(build):
 
 
 def test_an_scf_that_starts_converged_ends_with_the_same_energy():
-    functional, system = load_functional("nxc-s8"), as_system(water())
+    functional, system = load_functional("nxc-s9"), as_system(water())
     first = MolecularBackend().solve(system, functional, SETTINGS)
     again = MolecularBackend().solve(system, functional, SETTINGS, guess=first.density_matrix)
     assert again.energy == pytest.approx(first.energy, abs=ENERGY_TOLERANCE)
@@ -57,7 +57,7 @@ def test_an_scf_that_starts_converged_ends_with_the_same_energy():
 
 
 def test_far_from_convergence_networks_stay_as_they_are(monkeypatch):
-    functional = load_functional("nxc-s8")
+    functional = load_functional("nxc-s9")
     monkeypatch.setattr(precision, "NEAR", 0.0)
     loose = KSSettings(basis="6-31g", conv_tol=1e-6, density_fit=True, stability="never")
     found = MolecularBackend().solve(as_system(water()), functional, loose)
@@ -68,7 +68,7 @@ def test_crystals_end_with_the_energy_of_float64():
     settings = PeriodicSettings(basis="gth-szv", kpts=(1, 1, 2), ecut=900.0, smearing=3.0)
     cell = [[2.9, 0.2, 0.0], [0.0, 3.0, 0.3], [-0.2, 0.0, 3.6]]
     system = as_system(Atoms("H2", [[0, 0, 0], [0.3, 0.1, 1.7]], cell=cell, pbc=True))
-    functional, backend = load_functional("nxc-s8"), PeriodicBackend()
+    functional, backend = load_functional("nxc-s9"), PeriodicBackend()
     precise = backend.solve(system, in_double_precision(functional), settings)
     found = backend.solve(system, functional, settings)
     assert found.energy == pytest.approx(precise.energy, abs=2 * settings.conv_tol)

@@ -129,7 +129,7 @@ def test_energies_are_those_of_gpaw(stored):
 
 @needs_gpaw
 def test_another_functional_has_the_energy_that_it_has_in_gpaw_at_this_density(stored):
-    other = load_functional("nxc-s8")
+    other = load_functional("nxc-s9")
     with torch.no_grad():
         here = float(xc_energies(other, [stored])[0]) - stored.energies["xc"]
     host = solve(bulk("Si"), "r2scan", ecut=200.0, kpts=KPTS, smearing=0.1)
@@ -160,7 +160,7 @@ def test_a_magnet_has_two_spins(monkeypatch):
 def test_joined_points_keep_the_energies(stored):
     joined = compress(stored, load_functional("r2scan"))
     assert joined.n_points < stored.n_points / 3
-    other = load_functional("nxc-s8")
+    other = load_functional("nxc-s9")
     with torch.no_grad():
         full, few = (float(xc_energies(other, [d])[0]) for d in (stored, joined))
     assert few + joined.energies["compression"] == pytest.approx(full, abs=5e-4)

@@ -130,10 +130,10 @@ def test_report_is_finite_for_all_and_refuses_what_it_cannot_measure():
 
 
 def test_the_script_names_every_functional_once(monkeypatch, capsys):
-    arguments = ("check_constraints", monkeypatch, "nxc-s8", "pbe", "--against", "pbe", "r2scan")
+    arguments = ("check_constraints", monkeypatch, "nxc-s9", "pbe", "--against", "pbe", "r2scan")
     assert run_script(*arguments) == 0
     assert capsys.readouterr().out.splitlines()[0].split() == [
-        "constraint", "nxc-s8", "pbe", "r2scan",
+        "constraint", "nxc-s9", "pbe", "r2scan",
     ]  # fmt: skip
     assert run_script(*arguments, "--json") == 0
     found = json.loads(capsys.readouterr().out)

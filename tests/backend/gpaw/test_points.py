@@ -20,7 +20,7 @@ ATOM = Atoms("N", positions=[[2.0, 2.0, 2.0]], cell=[4.0, 4.0, 4.0], pbc=True)
     ],
     ids=["MgO", "N"],
 )
-@pytest.mark.parametrize("name", ["r2scan", "nxc-s8"])
+@pytest.mark.parametrize("name", ["r2scan", "nxc-s9"])
 def test_sum_over_points_is_the_energy(atoms, state, settings, name):
     solution = solve(atoms, name, state=state, ecut=250.0, **settings)
     kernel = solution.host.active().pot_calc.xc.xc.kernel

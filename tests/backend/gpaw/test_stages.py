@@ -15,11 +15,11 @@ CHEAP = {"ecut": 250.0}
 
 def hydrogen():
     atom = Atoms("H", positions=[[2.0, 2.0, 2.0]], cell=[4.0, 4.0, 4.0], pbc=True)
-    return solve(atom, "nxc-s8", state={"n_unpaired": 1}, **CHEAP)
+    return solve(atom, "nxc-s9", state={"n_unpaired": 1}, **CHEAP)
 
 
 def test_learned_functionals_have_a_base_that_stands_in_and_others_have_none():
-    learned = make_xc(functional("nxc-s8"), DensityClamps(), "cpu").evaluate
+    learned = make_xc(functional("nxc-s9"), DensityClamps(), "cpu").evaluate
     assert isinstance(learned, Stages)
     density, sigma, tau = np.full((1, 4), 0.3), np.full((1, 4), 0.05), np.full((1, 4), 0.4)
     full, _ = learned((density, sigma, tau), False)
@@ -64,5 +64,5 @@ def test_a_base_that_does_not_get_near_leaves_the_functional_to_the_next_strateg
 def test_spin_unpolarised_calculations_do_without(monkeypatch):
     monkeypatch.setattr(scf, "_approach", lambda *arguments: pytest.fail("approached"))
     helium = Atoms("He", positions=[[2.0, 2.0, 2.0]], cell=[4.0, 4.0, 4.0], pbc=True)
-    solution = solve(helium, "nxc-s8", **CHEAP)
+    solution = solve(helium, "nxc-s9", **CHEAP)
     assert solution.reference == "rks"
