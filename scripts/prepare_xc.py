@@ -15,6 +15,7 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from ase_neuralxc.campaign import Campaign
+from ase_neuralxc.errors import InvalidInputError
 from ase_neuralxc.process import guarded
 from ase_neuralxc.training.planning import Plan, count_basis_functions, plan
 from ase_neuralxc.training.precompute import DensityTask
@@ -77,6 +78,11 @@ def main() -> int:
     stages = [select_reactions(find_reactions([path]), settings.basis) for path in arguments.data]
     work = plan(stages, size, arguments.max_basis_functions)
     print(describe(work, settings.basis, [size(s) for s in work.species]), flush=True)
+    if not work.species:
+        raise InvalidInputError(
+            f"data, max_basis_functions: expected reactions in {settings.basis} within a limit of "
+            f"{arguments.max_basis_functions}, got none in {', '.join(map(str, arguments.data))}"
+        )
     if arguments.dry_run:
         return 0
     campaign = Campaign(arguments.out, settings.identity, DensityCodec())

@@ -245,6 +245,8 @@ def test_the_script(tmp_path, monkeypatch, capsys):
         "--basis", "6-31g", "--xc", "libxc:pbe", "--grid-level", "3",
         "--scf-grid-level", "2", "--quiet",
     ]  # fmt: skip
+    with pytest.raises(InvalidInputError, match="reactions in 6-31g within a limit of 1, got none"):
+        run_script("prepare_xc", monkeypatch, *arguments, "--max-basis-functions", "1")
     assert run_script("prepare_xc", monkeypatch, *arguments, "--dry-run") == 0
     assert not (tmp_path / "out").exists()
     outputs = []
